@@ -1,0 +1,1 @@
+//! One table of settings: parser, DescribeConfigs and printed reference follow from it.

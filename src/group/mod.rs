@@ -1,0 +1,1 @@
+//! Group coordinators as pure machines: decisions return records and a reply, replaying a record changes the state.

@@ -1,0 +1,22 @@
+//! Corelane, a drop-in Apache Kafka broker: thread per core, io_uring, direct I/O.
+//!
+//! The rooms below stand in the order in which a request walks through them; each may call those after it, never those before it, and all of them may call the pure rooms
+//! at the end. ARCHITECTURE.md tells the whole way; `tests/architecture.rs` keeps it so.
+
+// Driving rooms, in the order of the flow: they may await.
+pub mod api;
+pub mod disk;
+pub mod drive;
+pub mod net;
+pub mod partition;
+pub mod rt;
+pub mod shard;
+
+// Pure rooms: synchronous, time and randomness are arguments, no I/O.
+pub mod cluster;
+pub mod config;
+pub mod group;
+pub mod log;
+pub mod replica;
+
+pub use corelane_wire as wire;

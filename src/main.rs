@@ -1,0 +1,3 @@
+//! The command line: arguments, settings, preflight, shards, and the wait for a signal.
+
+fn main() {}

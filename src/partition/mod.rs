@@ -1,0 +1,1 @@
+//! One replica on its core, a narrator: append, read, wait.

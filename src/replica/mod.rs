@@ -1,0 +1,1 @@
+//! High watermark and in-sync replicas of one partition.

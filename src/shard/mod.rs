@@ -1,0 +1,1 @@
+//! The state of one core, who owns what, and the only door between cores.
