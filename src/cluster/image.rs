@@ -1,0 +1,247 @@
+//! What the metadata log adds up to: one immutable picture of the cluster, shared by all shards as `Arc<Image>`.
+//!
+//! The maps are persistent (imbl): a copy shares everything with its original, so that shard 0 can keep a picture ahead of the committed one, and publishing a change at
+//! 10,000 partitions costs what the change costs. A topic is held once, under its id; its name leads to the id. So a change to a partition copies its topic at most once
+//! per published picture.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use uuid::Uuid;
+
+use super::TopicIdPartition;
+
+/// The settings that were given to one resource: name to value.
+pub type ConfigMap = BTreeMap<Arc<str>, Arc<str>>;
+
+/// Broker ids of a replica set. Three replicas are the usual case and stay inline.
+pub type ReplicaSet = SmallVec<[i32; 3]>;
+
+/// A directory id that stands for "somewhere, not said" (KIP-858).
+pub const DIRECTORY_UNASSIGNED: Uuid = Uuid::from_u128(0);
+
+/// The whole cluster at one offset of the metadata log.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Image {
+    /// The last record that is contained, -1 before the first.
+    offset: i64,
+    /// The epoch of that record.
+    epoch: i32,
+    features: BTreeMap<Arc<str>, i16>,
+    brokers: imbl::OrdMap<i32, Arc<BrokerImage>>,
+    topic_ids: imbl::OrdMap<Arc<str>, Uuid>,
+    topics: imbl::HashMap<Uuid, Arc<TopicImage>>,
+    configs: imbl::OrdMap<ConfigResourceType, imbl::OrdMap<Arc<str>, Arc<ConfigMap>>>,
+    /// The first producer id that no block has been taken from.
+    next_producer_id: i64,
+}
+
+impl Image {
+    /// The picture before the first record.
+    pub fn empty() -> Self {
+        Self { offset: -1, ..Self::default() }
+    }
+
+    /// The offset of the last record that is contained; -1 before the first. ApiVersions shows it as the epoch of the finalised features.
+    pub fn offset(&self) -> i64 {
+        self.offset
+    }
+
+    /// The epoch of the last record that is contained.
+    pub fn epoch(&self) -> i32 {
+        self.epoch
+    }
+
+    /// The finalised level of a feature, 0 where none was set.
+    pub fn feature_level(&self, name: &str) -> i16 {
+        self.features.get(name).copied().unwrap_or(0)
+    }
+
+    /// All finalised features with a level above 0.
+    pub fn features(&self) -> impl Iterator<Item = (&str, i16)> {
+        self.features.iter().map(|(name, level)| (&**name, *level))
+    }
+
+    /// Registered brokers by id, fenced ones included.
+    pub fn brokers(&self) -> impl Iterator<Item = &Arc<BrokerImage>> {
+        self.brokers.values()
+    }
+
+    pub fn broker(&self, id: i32) -> Option<&Arc<BrokerImage>> {
+        self.brokers.get(&id)
+    }
+
+    /// Topics in the order of their names.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<TopicImage>> {
+        self.topic_ids.values().filter_map(|id| self.topics.get(id))
+    }
+
+    /// Topics in the order of their names, from the first name that is not below `from`.
+    pub fn topics_from(&self, from: &str) -> impl Iterator<Item = &Arc<TopicImage>> {
+        let range = (std::ops::Bound::Included(from), std::ops::Bound::Unbounded);
+        self.topic_ids.range::<_, str>(range).filter_map(|(_, id)| self.topics.get(id))
+    }
+
+    pub fn topic_count(&self) -> usize {
+        self.topics.len()
+    }
+
+    pub fn topic(&self, name: &str) -> Option<&Arc<TopicImage>> {
+        self.topics.get(self.topic_ids.get(name)?)
+    }
+
+    pub fn topic_by_id(&self, id: &Uuid) -> Option<&Arc<TopicImage>> {
+        self.topics.get(id)
+    }
+
+    pub fn partition(&self, key: &TopicIdPartition) -> Option<&PartitionImage> {
+        self.topic_by_id(&key.topic_id)?.partition(key.partition)
+    }
+
+    /// The settings given to a resource; none where it has no setting of its own. The empty broker name is the default of the whole cluster.
+    pub fn config(&self, kind: ConfigResourceType, name: &str) -> Option<&Arc<ConfigMap>> {
+        self.configs.get(&kind)?.get(name)
+    }
+
+    /// The overrides of a topic, as `TopicSettings::resolve` takes them.
+    pub fn topic_overrides(&self, name: &str) -> impl Iterator<Item = (&str, &str)> {
+        self.config(ConfigResourceType::Topic, name).into_iter().flat_map(|map| map.iter().map(|(key, value)| (&**key, &**value)))
+    }
+
+    /// Names of the resources of a kind that have settings of their own.
+    pub fn configured_resources(&self, kind: ConfigResourceType) -> impl Iterator<Item = &str> {
+        self.configs.get(&kind).into_iter().flat_map(|map| map.keys().map(|name| &**name))
+    }
+
+    pub fn next_producer_id(&self) -> i64 {
+        self.next_producer_id
+    }
+}
+
+/// A topic: its partitions stand at their index.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TopicImage {
+    pub name: Arc<str>,
+    pub id: Uuid,
+    pub partitions: Vec<PartitionImage>,
+}
+
+impl TopicImage {
+    pub fn partition(&self, index: i32) -> Option<&PartitionImage> {
+        self.partitions.get(usize::try_from(index).ok()?)
+    }
+
+    pub fn partition_count(&self) -> i32 {
+        i32::try_from(self.partitions.len()).expect("a topic has at most i32::MAX partitions")
+    }
+}
+
+/// A partition as the controller sees it: who holds it, who leads it, and in which epochs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PartitionImage {
+    pub replicas: ReplicaSet,
+    pub isr: ReplicaSet,
+    pub removing_replicas: ReplicaSet,
+    pub adding_replicas: ReplicaSet,
+    pub eligible_leader_replicas: ReplicaSet,
+    pub last_known_elr: ReplicaSet,
+    /// The broker that leads, -1 where there is none.
+    pub leader: i32,
+    /// Rises whenever the leader is set anew; -1 before the first record.
+    pub leader_epoch: i32,
+    /// Rises with every change of the partition (AlterPartition fences with it).
+    pub partition_epoch: i32,
+    /// 0 recovered, 1 recovering from an unclean election (KIP-704).
+    pub leader_recovery_state: i8,
+    /// One directory id per replica, in their order.
+    pub directories: SmallVec<[Uuid; 1]>,
+}
+
+impl PartitionImage {
+    /// A place held open for a partition whose record has not come yet: a snapshot may hold a topic's partitions in any order.
+    pub fn unknown() -> Self {
+        Self {
+            replicas: SmallVec::new(),
+            isr: SmallVec::new(),
+            removing_replicas: SmallVec::new(),
+            adding_replicas: SmallVec::new(),
+            eligible_leader_replicas: SmallVec::new(),
+            last_known_elr: SmallVec::new(),
+            leader: NO_LEADER,
+            leader_epoch: -1,
+            partition_epoch: -1,
+            leader_recovery_state: 0,
+            directories: SmallVec::new(),
+        }
+    }
+}
+
+/// The leader of a partition that has none.
+pub const NO_LEADER: i32 = -1;
+
+/// A registered broker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BrokerImage {
+    pub id: i32,
+    /// The offset of the registration record: tells one life of a broker from the next.
+    pub epoch: i64,
+    pub incarnation_id: Uuid,
+    pub endpoints: Vec<Endpoint>,
+    /// Feature name to the lowest and highest level that the broker can work with.
+    pub supported_features: BTreeMap<Arc<str>, (i16, i16)>,
+    pub rack: Option<Arc<str>>,
+    /// A fenced broker leads nothing and is not shown to clients.
+    pub fenced: bool,
+    pub in_controlled_shutdown: bool,
+    pub directories: Vec<Uuid>,
+    pub cordoned_directories: Option<Vec<Uuid>>,
+}
+
+impl BrokerImage {
+    pub fn endpoint(&self, listener: &str) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| &*endpoint.name == listener)
+    }
+}
+
+/// Where a node can be reached on one of its listeners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub name: Arc<str>,
+    pub host: Arc<str>,
+    pub port: u16,
+    /// 0 PLAINTEXT, 1 SSL, 2 SASL_PLAINTEXT, 3 SASL_SSL.
+    pub security_protocol: i16,
+}
+
+/// What can have settings, with the numbers of the wire (DescribeConfigs) and of ConfigRecord.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(i8)]
+pub enum ConfigResourceType {
+    Topic = 2,
+    Broker = 4,
+    BrokerLogger = 8,
+    ClientMetrics = 16,
+    Group = 32,
+}
+
+impl ConfigResourceType {
+    pub const fn code(self) -> i8 {
+        self as i8
+    }
+}
+
+impl TryFrom<i8> for ConfigResourceType {
+    type Error = i8;
+
+    fn try_from(code: i8) -> Result<Self, i8> {
+        match code {
+            2 => Ok(Self::Topic),
+            4 => Ok(Self::Broker),
+            8 => Ok(Self::BrokerLogger),
+            16 => Ok(Self::ClientMetrics),
+            32 => Ok(Self::Group),
+            other => Err(other),
+        }
+    }
+}
