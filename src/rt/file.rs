@@ -1,0 +1,397 @@
+//! Files: positioned reads and writes through the shard's ring, and the same as blocking calls for what runs before any shard does (recovery, preflight).
+//!
+//! Nothing here retries: a write or a flush that failed, or that moved fewer bytes than it was given, is an error, and what rests on those bytes must not be believed any more
+//! (after a failed flush the kernel may have dropped the dirty pages: "Can Applications Recover from fsync Failures?", Rebello et al., ATC 2020).
+
+use std::ffi::CString;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::buffer::AlignedBuffer;
+
+/// An open file. Clones share one descriptor, which closes with the last of them; a clone may go to another shard.
+#[derive(Clone, Debug)]
+pub struct File {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    descriptor: OwnedFd,
+    path: PathBuf,
+    direct: bool,
+}
+
+/// How to open a file; all false is not allowed: `read` or `write` must be set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenMode {
+    pub read: bool,
+    pub write: bool,
+    /// Make the file if it does not exist (mode 0644 under the process's umask).
+    pub create: bool,
+    /// Make the file; an existing one is an error (EEXIST).
+    pub create_new: bool,
+    /// Past the page cache (O_DIRECT): addresses, positions and lengths must be multiples of the device's logical block; 4096 always serves.
+    pub direct: bool,
+    /// Cut an existing file to nothing.
+    pub truncate: bool,
+}
+
+impl OpenMode {
+    /// Reading an existing file through the page cache.
+    pub const READ: Self = Self { read: true, write: false, create: false, create_new: false, direct: false, truncate: false };
+    /// Reading and writing an existing file through the page cache.
+    pub const READ_WRITE: Self = Self { write: true, ..Self::READ };
+    /// Reading and writing, made if missing.
+    pub const CREATE: Self = Self { create: true, ..Self::READ_WRITE };
+
+    /// The same past the page cache, if `direct`.
+    pub const fn direct(self, direct: bool) -> Self {
+        Self { direct, ..self }
+    }
+}
+
+/// What a completed write promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The kernel has the bytes: they survive this process, not the machine.
+    None,
+    /// The bytes, and what is needed to find them again, are on stable storage (RWF_DSYNC).
+    Dsync,
+}
+
+/// The step that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Open,
+    Write,
+    Read,
+    SyncData,
+    SyncAll,
+    SetLength,
+    Allocate,
+    Length,
+    ReadAhead,
+    Rename,
+    Remove,
+    CreateDirectory,
+    SyncDirectory,
+}
+
+/// Why it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileErrorCause {
+    /// The kernel said no.
+    Errno(i32),
+    /// A write moved fewer bytes than it was given, which a full disk or a broken device does. How many is not to be relied upon.
+    Short { expected: usize, actual: usize },
+}
+
+/// A disk's or a filesystem's failure, with all that a person needs to find it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileError {
+    pub operation: Operation,
+    pub path: PathBuf,
+    /// Where in the file, for reads and writes.
+    pub position: Option<u64>,
+    pub cause: FileErrorCause,
+}
+
+pub type Result<T> = std::result::Result<T, FileError>;
+
+impl File {
+    /// Opens on a helper thread.
+    pub async fn open(path: impl Into<PathBuf>, mode: OpenMode) -> Result<File> {
+        let path = path.into();
+        super::blocking(move || File::open_blocking(path, mode)).await
+    }
+
+    /// Writes all of `data` at `position` in one operation. The bytes belong to the ring until it is complete, whether or not anybody still waits for it.
+    pub async fn write_at(&self, data: Bytes, position: u64, durability: Durability) -> Result<()> {
+        self.write_at_blocking(&data, position, durability)
+    }
+
+    /// Writes the pieces one behind the other at `position`, in one operation (at most 1024 pieces).
+    pub async fn write_vectored_at(&self, data: Vec<Bytes>, position: u64, durability: Durability) -> Result<()> {
+        let mut at = position;
+        for piece in data {
+            self.write_at_blocking(&piece, at, durability)?;
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Reads up to `length` bytes at `position`; fewer only where the file ends.
+    pub async fn read_at(&self, length: usize, position: u64) -> Result<AlignedBuffer> {
+        self.read_at_blocking(length, position)
+    }
+
+    /// Flushes the bytes and what is needed to find them (fdatasync).
+    pub async fn sync_data(&self) -> Result<()> {
+        self.sync_data_blocking()
+    }
+
+    /// Flushes bytes and all metadata (fsync).
+    pub async fn sync_all(&self) -> Result<()> {
+        self.sync_all_blocking()
+    }
+
+    /// Cuts or extends (with a hole) to `length` bytes.
+    pub async fn set_len(&self, length: u64) -> Result<()> {
+        let file = self.clone();
+        super::blocking(move || file.set_len_blocking(length)).await
+    }
+
+    /// Reserves blocks for `length` bytes from `position` on; the file grows to cover them.
+    pub async fn allocate(&self, position: u64, length: u64) -> Result<()> {
+        let file = self.clone();
+        super::blocking(move || file.allocate_blocking(position, length)).await
+    }
+
+    /// Bytes in the file now.
+    pub fn length(&self) -> Result<u64> {
+        // SAFETY: `stat` is plain data that fstat fills; the descriptor is open.
+        let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+        // SAFETY: as above.
+        self.check(Operation::Length, unsafe { libc::fstat(self.as_raw_fd(), &mut stat) })?;
+        Ok(stat.st_size as u64)
+    }
+
+    /// Where it was opened; a rename since does not show.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// Whether it goes past the page cache.
+    pub fn is_direct(&self) -> bool {
+        self.inner.direct
+    }
+
+    /// Opens on the calling thread.
+    pub fn open_blocking(path: impl Into<PathBuf>, mode: OpenMode) -> Result<File> {
+        let path = path.into();
+        let fail =
+            |errno| FileError { operation: Operation::Open, path: path.clone(), position: None, cause: FileErrorCause::Errno(errno) };
+        let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| fail(libc::EINVAL))?;
+        // SAFETY: `name` is a terminated string that outlives the call.
+        let descriptor = unsafe { libc::open(name.as_ptr(), mode.flags(), 0o644) };
+        if descriptor < 0 {
+            return Err(fail(last_errno()));
+        }
+        // SAFETY: just opened, owned by nobody else.
+        let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        Ok(File { inner: Arc::new(Inner { descriptor, path, direct: mode.direct }) })
+    }
+
+    /// [`File::write_at`] on the calling thread.
+    pub fn write_at_blocking(&self, data: &[u8], position: u64, durability: Durability) -> Result<()> {
+        let piece = libc::iovec { iov_base: data.as_ptr() as *mut _, iov_len: data.len() };
+        // SAFETY: `piece` describes `data`, which outlives the call.
+        let written = retry_interrupted(|| unsafe { libc::pwritev2(self.as_raw_fd(), &piece, 1, position as i64, durability.flags()) });
+        self.check_written(written.map_err(|errno| errno as i64), data.len(), position)
+    }
+
+    /// [`File::read_at`] on the calling thread.
+    pub fn read_at_blocking(&self, length: usize, position: u64) -> Result<AlignedBuffer> {
+        let mut buffer = AlignedBuffer::zeroed(length);
+        let mut filled = 0;
+        while filled < length {
+            let rest = &mut buffer[filled..];
+            let at = position + filled as u64;
+            // SAFETY: `rest` is valid for its length and outlives the call.
+            let read = retry_interrupted(|| unsafe { libc::pread(self.as_raw_fd(), rest.as_mut_ptr().cast(), rest.len(), at as i64) });
+            match read {
+                Ok(0) => break,
+                Ok(bytes) => filled += bytes as usize,
+                Err(errno) => return Err(self.error(Operation::Read, Some(at), FileErrorCause::Errno(errno))),
+            }
+        }
+        buffer.truncate(filled);
+        Ok(buffer)
+    }
+
+    /// fdatasync on the calling thread.
+    pub fn sync_data_blocking(&self) -> Result<()> {
+        // SAFETY: the descriptor is open.
+        self.check(Operation::SyncData, unsafe { libc::fdatasync(self.as_raw_fd()) })
+    }
+
+    /// fsync on the calling thread.
+    pub fn sync_all_blocking(&self) -> Result<()> {
+        // SAFETY: the descriptor is open.
+        self.check(Operation::SyncAll, unsafe { libc::fsync(self.as_raw_fd()) })
+    }
+
+    /// ftruncate on the calling thread.
+    pub fn set_len_blocking(&self, length: u64) -> Result<()> {
+        // SAFETY: the descriptor is open.
+        self.check(Operation::SetLength, unsafe { libc::ftruncate(self.as_raw_fd(), length as i64) })
+    }
+
+    /// fallocate on the calling thread.
+    pub fn allocate_blocking(&self, position: u64, length: u64) -> Result<()> {
+        // SAFETY: the descriptor is open.
+        self.check(Operation::Allocate, unsafe { libc::fallocate(self.as_raw_fd(), 0, position as i64, length as i64) })
+    }
+
+    fn check(&self, operation: Operation, returned: i32) -> Result<()> {
+        match returned {
+            0 => Ok(()),
+            _ => Err(self.error(operation, None, FileErrorCause::Errno(last_errno()))),
+        }
+    }
+
+    fn check_written(&self, written: std::result::Result<isize, i64>, expected: usize, position: u64) -> Result<()> {
+        match written {
+            Ok(bytes) if bytes as usize == expected => Ok(()),
+            Ok(bytes) => Err(self.error(Operation::Write, Some(position), FileErrorCause::Short { expected, actual: bytes as usize })),
+            Err(errno) => Err(self.error(Operation::Write, Some(position), FileErrorCause::Errno(errno as i32))),
+        }
+    }
+
+    fn error(&self, operation: Operation, position: Option<u64>, cause: FileErrorCause) -> FileError {
+        FileError { operation, path: self.inner.path.clone(), position, cause }
+    }
+}
+
+impl AsRawFd for File {
+    fn as_raw_fd(&self) -> RawFd {
+        self.inner.descriptor.as_raw_fd()
+    }
+}
+
+/// Makes the names in a directory durable: what was created, renamed or removed in it before.
+pub async fn sync_directory(path: impl Into<PathBuf>) -> Result<()> {
+    let path = path.into();
+    super::blocking(move || sync_directory_blocking(path)).await
+}
+
+/// [`sync_directory`] on the calling thread.
+pub fn sync_directory_blocking(path: impl Into<PathBuf>) -> Result<()> {
+    let path = path.into();
+    let synced = File::open_blocking(&path, OpenMode::READ).and_then(|directory| directory.sync_all_blocking());
+    synced.map_err(|error| FileError { operation: Operation::SyncDirectory, ..error })
+}
+
+/// Renames, replacing what stands at `to`. Durable only after [`sync_directory`] of the parent.
+pub async fn rename(from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Result<()> {
+    let (from, to) = (from.into(), to.into());
+    super::blocking(move || std::fs::rename(&from, to).map_err(|error| named(Operation::Rename, from, error))).await
+}
+
+/// Removes a file. Durable only after [`sync_directory`] of the parent.
+pub async fn remove(path: impl Into<PathBuf>) -> Result<()> {
+    let path = path.into();
+    super::blocking(move || std::fs::remove_file(&path).map_err(|error| named(Operation::Remove, path, error))).await
+}
+
+/// Removes a directory with all that is in it.
+pub async fn remove_directory(path: impl Into<PathBuf>) -> Result<()> {
+    let path = path.into();
+    super::blocking(move || std::fs::remove_dir_all(&path).map_err(|error| named(Operation::Remove, path, error))).await
+}
+
+/// Makes a directory and those above it; one that exists is fine.
+pub async fn create_directory(path: impl Into<PathBuf>) -> Result<()> {
+    let path = path.into();
+    super::blocking(move || std::fs::create_dir_all(&path).map_err(|error| named(Operation::CreateDirectory, path, error))).await
+}
+
+impl FileError {
+    /// The kernel's number, where there is one.
+    pub fn errno(&self) -> Option<i32> {
+        match self.cause {
+            FileErrorCause::Errno(errno) => Some(errno),
+            FileErrorCause::Short { .. } => None,
+        }
+    }
+
+    /// Whether the file or one of its directories does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.errno() == Some(libc::ENOENT)
+    }
+
+    /// Whether the filesystem has no room (or the quota is used up).
+    pub fn is_no_space(&self) -> bool {
+        matches!(self.errno(), Some(libc::ENOSPC | libc::EDQUOT))
+    }
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let step = match self.operation {
+            Operation::Open => "open",
+            Operation::Write => "write to",
+            Operation::Read => "read from",
+            Operation::SyncData | Operation::SyncAll => "flush",
+            Operation::SetLength => "set the length of",
+            Operation::Allocate => "reserve room in",
+            Operation::Length => "ask the length of",
+            Operation::ReadAhead => "read ahead in",
+            Operation::Rename => "rename",
+            Operation::Remove => "remove",
+            Operation::CreateDirectory => "make the directory",
+            Operation::SyncDirectory => "flush the directory",
+        };
+        write!(formatter, "cannot {step} {}", self.path.display())?;
+        if let Some(position) = self.position {
+            write!(formatter, " at byte {position}")?;
+        }
+        match self.cause {
+            FileErrorCause::Errno(errno) => write!(formatter, ": {}", io::Error::from_raw_os_error(errno)),
+            FileErrorCause::Short { expected, actual } => write!(formatter, ": only {actual} of {expected} bytes were taken"),
+        }
+    }
+}
+
+impl std::error::Error for FileError {}
+
+impl OpenMode {
+    fn flags(self) -> i32 {
+        let access = match (self.read, self.write) {
+            (_, false) => libc::O_RDONLY,
+            (false, true) => libc::O_WRONLY,
+            (true, true) => libc::O_RDWR,
+        };
+        let flag = |set: bool, flag: i32| if set { flag } else { 0 };
+        access
+            | libc::O_CLOEXEC
+            | flag(self.create || self.create_new, libc::O_CREAT)
+            | flag(self.create_new, libc::O_EXCL)
+            | flag(self.direct, libc::O_DIRECT)
+            | flag(self.truncate, libc::O_TRUNC)
+    }
+}
+
+impl Durability {
+    pub(super) fn flags(self) -> i32 {
+        match self {
+            Durability::None => 0,
+            Durability::Dsync => libc::RWF_DSYNC,
+        }
+    }
+}
+
+fn named(operation: Operation, path: PathBuf, error: io::Error) -> FileError {
+    FileError { operation, path, position: None, cause: FileErrorCause::Errno(error.raw_os_error().unwrap_or(libc::EIO)) }
+}
+
+fn retry_interrupted(mut call: impl FnMut() -> isize) -> std::result::Result<isize, i32> {
+    loop {
+        match call() {
+            returned if returned >= 0 => return Ok(returned),
+            _ if last_errno() == libc::EINTR => continue,
+            _ => return Err(last_errno()),
+        }
+    }
+}
+
+fn last_errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().expect("a system call has just failed")
+}
