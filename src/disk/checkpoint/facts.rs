@@ -1,0 +1,235 @@
+//! What a checkpoint keeps of one partition, and its encoding.
+//!
+//! Facts are taken from a partition between two of its appends, so they tell of all its entries so far and of none after; the checkpoint that holds them becomes valid only
+//! when those entries are durable. Replay therefore redoes the bytes of every entry in the ring, but counts only those after the facts into offsets, epochs and producer state.
+//!
+//! Encoding, little-endian: a length, then the fields in the order of the struct; strings, lists and bytes with a four byte count before them. Readers ignore what follows the
+//! fields they know, so that a later version may add some.
+
+use bytes::{Buf, BufMut, Bytes};
+use uuid::Uuid;
+
+use crate::cluster::TopicIdPartition;
+
+/// Where a partition lives: the id of a data directory (`directory.id` of its meta.properties, so that a mount point may move) and the name of the directory in it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PartitionHome {
+    pub directory_id: Uuid,
+    /// Kafka's `<topic>-<partition>`.
+    pub name: String,
+}
+
+/// The segment that takes appends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentFacts {
+    pub base_offset: i64,
+    pub size_bytes: u32,
+    /// Wall clock when the segment was begun, milliseconds.
+    pub created_ms: i64,
+    /// Timestamp of the first batch, -1 where there is none; the age of a segment counts from it.
+    pub first_timestamp: i64,
+    /// Largest timestamp of any record in it, -1 where there is none, and the last offset of the batch that holds it.
+    pub largest_timestamp: i64,
+    pub largest_timestamp_offset: i64,
+}
+
+/// From `start_offset` on the log was written in this leader epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochStart {
+    pub epoch: i32,
+    pub start_offset: i64,
+}
+
+/// Up to where the segment files hold the log, flushed: all segments before this one whole and cut to their last byte, this one up to `size_bytes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlacedEnd {
+    pub segment_base: i64,
+    pub size_bytes: u32,
+    /// The next offset after what is placed.
+    pub end_offset: i64,
+}
+
+/// One partition between two of its appends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionFacts {
+    pub partition: TopicIdPartition,
+    pub home: PartitionHome,
+    pub log_start_offset: i64,
+    /// The next offset to be assigned.
+    pub end_offset: i64,
+    pub high_watermark: i64,
+    pub active: SegmentFacts,
+    /// Ascending in both fields.
+    pub leader_epochs: Vec<EpochStart>,
+    /// Producer state as of `end_offset`, in the encoding of Kafka's `.snapshot` files; empty where no producer is known.
+    pub producers: Bytes,
+}
+
+/// What a checkpoint holds for one partition: its facts, what placement knows, and which entries the facts tell of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionRecord {
+    pub facts: PartitionFacts,
+    pub placed: PlacedEnd,
+    /// Number of the first entry of this journal's life that the facts do not tell of.
+    pub next_entry: u64,
+}
+
+/// The body of a checkpoint does not hold what its checksum promised; only a defect or a newer, incompatible version leads here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FactsError;
+
+impl PartitionRecord {
+    pub fn encode(&self, into: &mut Vec<u8>) {
+        let start = into.len();
+        into.put_u32_le(0);
+        self.encode_fields(into);
+        let length = u32::try_from(into.len() - start - 4).expect("the facts of a partition are smaller than 4 GiB");
+        into[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    }
+
+    fn encode_fields(&self, into: &mut Vec<u8>) {
+        let facts = &self.facts;
+        into.put_slice(facts.partition.topic_id.as_bytes());
+        into.put_i32_le(facts.partition.partition);
+        into.put_slice(facts.home.directory_id.as_bytes());
+        put_bytes(into, facts.home.name.as_bytes());
+        into.put_i64_le(facts.log_start_offset);
+        into.put_i64_le(facts.end_offset);
+        into.put_i64_le(facts.high_watermark);
+        into.put_i64_le(facts.active.base_offset);
+        into.put_u32_le(facts.active.size_bytes);
+        into.put_i64_le(facts.active.created_ms);
+        into.put_i64_le(facts.active.first_timestamp);
+        into.put_i64_le(facts.active.largest_timestamp);
+        into.put_i64_le(facts.active.largest_timestamp_offset);
+        into.put_u32_le(u32::try_from(facts.leader_epochs.len()).expect("fewer than 4 G epochs"));
+        for entry in &facts.leader_epochs {
+            into.put_i32_le(entry.epoch);
+            into.put_i64_le(entry.start_offset);
+        }
+        put_bytes(into, &facts.producers);
+        into.put_i64_le(self.placed.segment_base);
+        into.put_u32_le(self.placed.size_bytes);
+        into.put_i64_le(self.placed.end_offset);
+        into.put_u64_le(self.next_entry);
+    }
+
+    /// Takes the next record off the front of a checkpoint's body.
+    pub fn decode(body: &mut Bytes) -> Result<Self, FactsError> {
+        let mut fields = take_bytes(body)?;
+        let fields = &mut fields;
+        let topic_id = take_uuid(fields)?;
+        let partition = TopicIdPartition::new(topic_id, fields.try_get_i32_le()?);
+        let directory_id = take_uuid(fields)?;
+        let name = String::from_utf8(take_bytes(fields)?.to_vec()).map_err(|_| FactsError)?;
+        let home = PartitionHome { directory_id, name };
+        let log_start_offset = fields.try_get_i64_le()?;
+        let end_offset = fields.try_get_i64_le()?;
+        let high_watermark = fields.try_get_i64_le()?;
+        let active = SegmentFacts {
+            base_offset: fields.try_get_i64_le()?,
+            size_bytes: fields.try_get_u32_le()?,
+            created_ms: fields.try_get_i64_le()?,
+            first_timestamp: fields.try_get_i64_le()?,
+            largest_timestamp: fields.try_get_i64_le()?,
+            largest_timestamp_offset: fields.try_get_i64_le()?,
+        };
+        let leader_epochs = take_epochs(fields)?;
+        let producers = take_bytes(fields)?;
+        let placed = PlacedEnd {
+            segment_base: fields.try_get_i64_le()?,
+            size_bytes: fields.try_get_u32_le()?,
+            end_offset: fields.try_get_i64_le()?,
+        };
+        let next_entry = fields.try_get_u64_le()?;
+        let facts = PartitionFacts { partition, home, log_start_offset, end_offset, high_watermark, active, leader_epochs, producers };
+        Ok(Self { facts, placed, next_entry })
+    }
+}
+
+impl From<bytes::TryGetError> for FactsError {
+    fn from(_: bytes::TryGetError) -> Self {
+        Self
+    }
+}
+
+fn put_bytes(into: &mut Vec<u8>, bytes: &[u8]) {
+    into.put_u32_le(u32::try_from(bytes.len()).expect("smaller than 4 GiB"));
+    into.put_slice(bytes);
+}
+
+fn take_bytes(from: &mut Bytes) -> Result<Bytes, FactsError> {
+    let length = from.try_get_u32_le()? as usize;
+    if length > from.len() {
+        return Err(FactsError);
+    }
+    Ok(from.split_to(length))
+}
+
+fn take_uuid(from: &mut Bytes) -> Result<Uuid, FactsError> {
+    let mut bytes = [0; 16];
+    from.try_copy_to_slice(&mut bytes)?;
+    Ok(Uuid::from_bytes(bytes))
+}
+
+fn take_epochs(from: &mut Bytes) -> Result<Vec<EpochStart>, FactsError> {
+    const EPOCH_BYTES: usize = 12;
+    let count = from.try_get_u32_le()? as usize;
+    if count > from.len() / EPOCH_BYTES {
+        return Err(FactsError);
+    }
+    (0..count).map(|_| Ok(EpochStart { epoch: from.try_get_i32_le()?, start_offset: from.try_get_i64_le()? })).collect()
+}
+
+#[cfg(test)]
+pub mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    pub fn sample(partition: i32) -> PartitionRecord {
+        let facts = PartitionFacts {
+            partition: TopicIdPartition::new(Uuid::from_u128(77), partition),
+            home: PartitionHome { directory_id: Uuid::from_u128(5), name: format!("orders-{partition}") },
+            log_start_offset: 10,
+            end_offset: 500,
+            high_watermark: 480,
+            active: SegmentFacts {
+                base_offset: 300,
+                size_bytes: 70_000,
+                created_ms: 1_700_000_000_000,
+                first_timestamp: 1,
+                largest_timestamp: 9,
+                largest_timestamp_offset: 499,
+            },
+            leader_epochs: vec![EpochStart { epoch: 0, start_offset: 0 }, EpochStart { epoch: 3, start_offset: 400 }],
+            producers: Bytes::from_static(b"snapshot"),
+        };
+        let placed = PlacedEnd { segment_base: 300, size_bytes: 65_000, end_offset: 470 };
+        PartitionRecord { facts, placed, next_entry: 12 }
+    }
+
+    #[test]
+    fn records_read_back_as_they_were_written() {
+        let mut bytes = Vec::new();
+        sample(0).encode(&mut bytes);
+        sample(1).encode(&mut bytes);
+        let mut body = Bytes::from(bytes);
+        assert_eq!(PartitionRecord::decode(&mut body), Ok(sample(0)));
+        assert_eq!(PartitionRecord::decode(&mut body), Ok(sample(1)));
+        assert!(body.is_empty());
+    }
+
+    proptest! {
+        /// Damaged facts are an error or other facts, never a panic and never a reservation beyond their own size.
+        #[test]
+        fn damage_never_panics(at in 0usize..200, byte in any::<u8>(), cut in 0usize..200) {
+            let mut bytes = Vec::new();
+            sample(0).encode(&mut bytes);
+            let length = bytes.len();
+            bytes[at % length] ^= byte;
+            bytes.truncate(length - cut % length);
+            let _ = PartitionRecord::decode(&mut Bytes::from(bytes));
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Checkpoints of a shard: up to where everything is placed, and what cannot be read back from the segment files.
+
+pub mod facts;
+
+pub use facts::{EpochStart, PartitionFacts, PartitionHome, PartitionRecord, PlacedEnd, SegmentFacts};
