@@ -1,0 +1,174 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const CLIENT: Origin = Origin::Client { transaction_version: 0 };
+
+/// A batch of `count` records of producer 7.
+fn batch(base_offset: i64, epoch: i16, base_sequence: i32, count: i32) -> BatchInfo {
+    BatchInfo {
+        base_offset,
+        leader_epoch: 0,
+        size_bytes: 100,
+        last_offset_delta: count - 1,
+        max_timestamp: 1_000,
+        producer_id: 7,
+        producer_epoch: epoch,
+        base_sequence,
+        is_transactional: false,
+        is_control: false,
+        record_count: count,
+    }
+}
+
+fn transactional(info: BatchInfo) -> BatchInfo {
+    BatchInfo { is_transactional: true, ..info }
+}
+
+fn marker(base_offset: i64, epoch: i16) -> BatchInfo {
+    BatchInfo { is_transactional: true, is_control: true, base_sequence: NO_SEQUENCE, ..batch(base_offset, epoch, 0, 1) }
+}
+
+fn applied(batches: &[BatchInfo]) -> ProducerStates {
+    let mut states = ProducerStates::new(0);
+    for info in batches {
+        states.apply(info, None, 1_000);
+    }
+    states
+}
+
+#[test]
+fn a_batch_sent_again_is_found_with_its_first_offset() {
+    let states = applied(&[batch(10, 0, 0, 3), batch(13, 0, 3, 2)]);
+    let again = states.check(&batch(0, 0, 0, 3), None, CLIENT).unwrap();
+    assert!(matches!(again, ProducerCheck::Duplicate(original) if original.base_offset() == 10 && original.last_offset == 12));
+    assert_eq!(states.check(&batch(0, 0, 5, 1), None, CLIENT), Ok(ProducerCheck::Accept));
+    assert!(
+        matches!(states.check(&batch(0, 0, 0, 2), None, CLIENT), Err(AppendError::OutOfOrderSequence { .. })),
+        "a part of one is not it"
+    );
+}
+
+#[test]
+fn only_five_batches_are_remembered() {
+    let all: Vec<_> = (0..6).map(|index| batch(index.into(), 0, index, 1)).collect();
+    let states = applied(&all);
+    assert!(matches!(states.check(&all[0], None, CLIENT), Err(AppendError::OutOfOrderSequence { last_sequence: 5, .. })));
+    assert!(matches!(states.check(&all[1], None, CLIENT), Ok(ProducerCheck::Duplicate(_))));
+}
+
+#[test]
+fn sequences_wrap_from_the_largest_to_zero() {
+    let states = applied(&[batch(0, 0, i32::MAX - 1, 2)]);
+    assert_eq!(states.check(&batch(0, 0, 0, 1), None, CLIENT), Ok(ProducerCheck::Accept));
+    // A batch may itself span the end: sequences 2^31-1 and 0.
+    let states = applied(&[batch(0, 0, i32::MAX, 2)]);
+    assert_eq!(states.get(7).unwrap().last_sequence(), 0);
+    assert!(matches!(states.check(&batch(0, 0, i32::MAX, 2), None, CLIENT), Ok(ProducerCheck::Duplicate(_))));
+    assert_eq!(states.check(&batch(0, 0, 1, 1), None, CLIENT), Ok(ProducerCheck::Accept));
+}
+
+#[test]
+fn epochs_only_rise_and_begin_at_sequence_zero() {
+    let states = applied(&[batch(0, 3, 0, 1)]);
+    assert!(matches!(states.check(&batch(0, 2, 1, 1), None, CLIENT), Err(AppendError::StaleProducerEpoch { current_epoch: 3, .. })));
+    assert!(matches!(states.check(&batch(0, 4, 1, 1), None, CLIENT), Err(AppendError::SequenceMustBeginAtZero { .. })));
+    assert_eq!(states.check(&batch(0, 4, 0, 1), None, CLIENT), Ok(ProducerCheck::Accept));
+}
+
+#[test]
+fn an_unknown_producer_may_begin_anywhere_but_not_in_a_transaction_of_version_2() {
+    let states = ProducerStates::new(0);
+    assert_eq!(states.check(&batch(0, 5, 99, 1), None, CLIENT), Ok(ProducerCheck::Accept));
+    let version_2 = Origin::Client { transaction_version: 2 };
+    assert!(matches!(states.check(&transactional(batch(0, 5, 99, 1)), None, version_2), Err(AppendError::SequenceMustBeginAtZero { .. })));
+    assert_eq!(states.check(&transactional(batch(0, 5, 0, 1)), None, version_2), Ok(ProducerCheck::Accept));
+}
+
+#[test]
+fn a_transaction_holds_the_stable_offset_until_its_marker_is_below_the_high_watermark() {
+    let mut states = applied(&[batch(0, 0, 0, 5), transactional(batch(5, 0, 5, 5))]);
+    assert_eq!(states.first_unstable_offset(), Some(5));
+    assert!(states.has_open_transaction(7, 0));
+    assert!(matches!(states.check(&batch(0, 0, 10, 1), None, CLIENT), Err(AppendError::ExpectedTransactionalBatch { .. })));
+
+    let abort = EndMarker { is_commit: false, coordinator_epoch: 2 };
+    let coordinator = Origin::Coordinator { transaction_version: 0 };
+    assert_eq!(states.check(&marker(10, 0), Some(&abort), coordinator), Ok(ProducerCheck::Accept));
+    let completed = states.apply(&marker(10, 0), Some(&abort), 1_000).unwrap();
+    assert_eq!((completed.first_offset, completed.last_offset, completed.is_aborted, completed.last_stable_offset), (5, 10, true, 11));
+    states.high_watermark_moved(10);
+    assert_eq!(states.first_unstable_offset(), Some(5), "decided, but its marker is not visible yet");
+    states.high_watermark_moved(11);
+    assert_eq!(states.first_unstable_offset(), None);
+
+    let zombie = EndMarker { is_commit: true, coordinator_epoch: 1 };
+    assert!(matches!(states.check(&marker(11, 0), Some(&zombie), coordinator), Err(AppendError::StaleCoordinator { .. })));
+}
+
+#[test]
+fn under_version_2_a_marker_of_the_same_epoch_is_only_accepted_again() {
+    let version_2 = Origin::Coordinator { transaction_version: 2 };
+    let commit = EndMarker { is_commit: true, coordinator_epoch: 0 };
+    let mut states = applied(&[transactional(batch(0, 4, 0, 1))]);
+    assert!(matches!(states.check(&marker(1, 4), Some(&commit), version_2), Err(AppendError::StaleProducerEpoch { .. })));
+    assert_eq!(states.check(&marker(1, 5), Some(&commit), version_2), Ok(ProducerCheck::Accept));
+    states.apply(&marker(1, 5), Some(&commit), 1_000);
+    assert_eq!(states.check(&marker(2, 5), Some(&commit), version_2), Ok(ProducerCheck::Accept));
+}
+
+#[test]
+fn idle_producers_expire_unless_a_transaction_is_open() {
+    let mut states = applied(&[batch(0, 0, 0, 1)]);
+    let other = BatchInfo { producer_id: 8, ..transactional(batch(1, 0, 0, 1)) };
+    states.apply(&other, None, 1_000);
+    assert_eq!(states.expire(1_999, 1_000), 0);
+    assert_eq!(states.expire(2_000, 1_000), 1);
+    assert!(states.get(7).is_none() && states.get(8).is_some());
+}
+
+#[test]
+fn views_show_nothing_above_the_high_watermark() {
+    let states = applied(&[batch(0, 0, 0, 2), transactional(batch(2, 0, 2, 2))]);
+    assert_eq!(states.views(1), vec![]);
+    let view = states.views(2)[0];
+    assert_eq!((view.last_sequence, view.transaction_first_offset), (1, -1));
+    let view = states.views(4)[0];
+    assert_eq!((view.last_sequence, view.transaction_first_offset), (3, 2));
+}
+
+proptest! {
+    /// A producer with up to five batches in flight over a line that loses answers: it sends again what was not answered, from any of the five on. Whatever the order of
+    /// losses, the log holds each batch once and each answer names the offset at which it really lies.
+    #[test]
+    fn retries_store_each_batch_once(sizes in proptest::collection::vec(1..4i32, 1..40), resend_from in proptest::collection::vec(0..5usize, 0..20), first in prop_oneof![Just(0), Just(i32::MAX - 7)]) {
+        let mut states = ProducerStates::new(0);
+        let mut log: Vec<BatchInfo> = Vec::new();
+        let mut sent: Vec<BatchInfo> = Vec::new();
+        let mut sequence = first;
+        let mut resend = resend_from.into_iter();
+        for count in sizes {
+            let next = batch(0, 0, sequence, count);
+            sequence = crate::log::batch::sequence_plus(sequence, count);
+            sent.push(next);
+            let again = resend.next().unwrap_or(0).min(sent.len() - 1);
+            let from = sent.len() - 1 - again;
+            for info in &sent[from..] {
+                match states.check(info, None, CLIENT) {
+                    Ok(ProducerCheck::Accept) => {
+                        let base_offset = states.end_offset();
+                        let stored = BatchInfo { base_offset, ..info.clone() };
+                        states.apply(&stored, None, 0);
+                        log.push(stored);
+                    }
+                    Ok(ProducerCheck::Duplicate(original)) => {
+                        let stored = log.iter().rev().find(|stored| stored.base_sequence == info.base_sequence).unwrap();
+                        prop_assert_eq!(stored.base_offset, original.base_offset());
+                    }
+                    Err(error) => prop_assert!(false, "refused: {error}"),
+                }
+            }
+        }
+        prop_assert_eq!(log.len(), sent.len());
+    }
+}
