@@ -1,0 +1,116 @@
+//! `Str`: a string that is a slice of the bytes it came in.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::ops::Deref;
+use std::str::Utf8Error;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+/// An immutable UTF-8 string backed by [`Bytes`]: cloning counts a reference, decoding copies nothing.
+///
+/// A decoded `Str` keeps the whole frame alive that it was read from. Whatever outlives its request (a group's member id, a topic's name) is stored as [`Str::detached`].
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Str(ByteString);
+
+impl Str {
+    pub const fn from_static(text: &'static str) -> Str {
+        Str(ByteString::from_static(text))
+    }
+
+    pub fn from_utf8(bytes: Bytes) -> Result<Str, Utf8Error> {
+        ByteString::try_from(bytes).map(Str)
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// A copy in memory of its own, which lets go of the frame.
+    pub fn detached(&self) -> Str {
+        Str::from(self.as_str())
+    }
+
+    pub fn as_bytes(&self) -> &Bytes {
+        self.0.as_bytes()
+    }
+
+    pub fn into_bytes(self) -> Bytes {
+        self.0.into_bytes()
+    }
+}
+
+impl Deref for Str {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<str> for Str {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for Str {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Str {
+    fn from(text: &str) -> Str {
+        Str(ByteString::from(text))
+    }
+}
+
+impl From<String> for Str {
+    fn from(text: String) -> Str {
+        Str(ByteString::from(text))
+    }
+}
+
+impl From<&String> for Str {
+    fn from(text: &String) -> Str {
+        Str::from(text.as_str())
+    }
+}
+
+impl From<Str> for String {
+    fn from(text: Str) -> String {
+        text.as_str().to_owned()
+    }
+}
+
+impl PartialEq<str> for Str {
+    fn eq(&self, other: &str) -> bool {
+        self.as_str() == other
+    }
+}
+
+impl PartialEq<&str> for Str {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_str() == *other
+    }
+}
+
+impl PartialEq<String> for Str {
+    fn eq(&self, other: &String) -> bool {
+        self.as_str() == other
+    }
+}
+
+impl fmt::Debug for Str {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl fmt::Display for Str {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.as_str(), f)
+    }
+}
