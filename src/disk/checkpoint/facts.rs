@@ -10,6 +10,8 @@ use bytes::{Buf, BufMut, Bytes};
 use uuid::Uuid;
 
 use crate::cluster::TopicIdPartition;
+use crate::log::time_index::TimeEntry;
+use crate::log::{EpochEntry, SegmentBook};
 
 /// Where a partition lives: the id of a data directory (`directory.id` of its meta.properties, so that a mount point may move) and the name of the directory in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,27 +19,6 @@ pub struct PartitionHome {
     pub directory_id: Uuid,
     /// Kafka's `<topic>-<partition>`.
     pub name: String,
-}
-
-/// The segment that takes appends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SegmentFacts {
-    pub base_offset: i64,
-    pub size_bytes: u32,
-    /// Wall clock when the segment was begun, milliseconds.
-    pub created_ms: i64,
-    /// Timestamp of the first batch, -1 where there is none; the age of a segment counts from it.
-    pub first_timestamp: i64,
-    /// Largest timestamp of any record in it, -1 where there is none, and the last offset of the batch that holds it.
-    pub largest_timestamp: i64,
-    pub largest_timestamp_offset: i64,
-}
-
-/// From `start_offset` on the log was written in this leader epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EpochStart {
-    pub epoch: i32,
-    pub start_offset: i64,
 }
 
 /// Up to where the segment files hold the log, flushed: all segments before this one whole and cut to their last byte, this one up to `size_bytes`.
@@ -58,9 +39,9 @@ pub struct PartitionFacts {
     /// The next offset to be assigned.
     pub end_offset: i64,
     pub high_watermark: i64,
-    pub active: SegmentFacts,
-    /// Ascending in both fields.
-    pub leader_epochs: Vec<EpochStart>,
+    /// Oldest first, the last one takes appends; at least one. Kept here in full so that a start reads no file of a partition.
+    pub segments: Vec<SegmentBook>,
+    pub leader_epochs: Vec<EpochEntry>,
     /// Producer state as of `end_offset`, in the encoding of Kafka's `.snapshot` files; empty where no producer is known.
     pub producers: Bytes,
 }
@@ -96,12 +77,8 @@ impl PartitionRecord {
         into.put_i64_le(facts.log_start_offset);
         into.put_i64_le(facts.end_offset);
         into.put_i64_le(facts.high_watermark);
-        into.put_i64_le(facts.active.base_offset);
-        into.put_u32_le(facts.active.size_bytes);
-        into.put_i64_le(facts.active.created_ms);
-        into.put_i64_le(facts.active.first_timestamp);
-        into.put_i64_le(facts.active.largest_timestamp);
-        into.put_i64_le(facts.active.largest_timestamp_offset);
+        into.put_u32_le(u32::try_from(facts.segments.len()).expect("fewer than 4 G segments"));
+        facts.segments.iter().for_each(|segment| put_segment(into, segment));
         into.put_u32_le(u32::try_from(facts.leader_epochs.len()).expect("fewer than 4 G epochs"));
         for entry in &facts.leader_epochs {
             into.put_i32_le(entry.epoch);
@@ -126,15 +103,8 @@ impl PartitionRecord {
         let log_start_offset = fields.try_get_i64_le()?;
         let end_offset = fields.try_get_i64_le()?;
         let high_watermark = fields.try_get_i64_le()?;
-        let active = SegmentFacts {
-            base_offset: fields.try_get_i64_le()?,
-            size_bytes: fields.try_get_u32_le()?,
-            created_ms: fields.try_get_i64_le()?,
-            first_timestamp: fields.try_get_i64_le()?,
-            largest_timestamp: fields.try_get_i64_le()?,
-            largest_timestamp_offset: fields.try_get_i64_le()?,
-        };
-        let leader_epochs = take_epochs(fields)?;
+        let segments = take_list(fields, SEGMENT_BYTES, take_segment)?;
+        let leader_epochs = take_list(fields, EPOCH_BYTES, take_epoch)?;
         let producers = take_bytes(fields)?;
         let placed = PlacedEnd {
             segment_base: fields.try_get_i64_le()?,
@@ -142,7 +112,7 @@ impl PartitionRecord {
             end_offset: fields.try_get_i64_le()?,
         };
         let next_entry = fields.try_get_u64_le()?;
-        let facts = PartitionFacts { partition, home, log_start_offset, end_offset, high_watermark, active, leader_epochs, producers };
+        let facts = PartitionFacts { partition, home, log_start_offset, end_offset, high_watermark, segments, leader_epochs, producers };
         Ok(Self { facts, placed, next_entry })
     }
 }
@@ -172,13 +142,48 @@ fn take_uuid(from: &mut Bytes) -> Result<Uuid, FactsError> {
     Ok(Uuid::from_bytes(bytes))
 }
 
-fn take_epochs(from: &mut Bytes) -> Result<Vec<EpochStart>, FactsError> {
-    const EPOCH_BYTES: usize = 12;
+const SEGMENT_BYTES: usize = 46;
+const EPOCH_BYTES: usize = 12;
+
+/// Values that may be absent have a byte before them that says so.
+fn put_segment(into: &mut Vec<u8>, segment: &SegmentBook) {
+    into.put_i64_le(segment.base_offset);
+    into.put_u32_le(segment.size_bytes);
+    into.put_u8(segment.max_timestamp.is_some() as u8);
+    into.put_i64_le(segment.max_timestamp.map_or(0, |max| max.timestamp));
+    into.put_i64_le(segment.max_timestamp.map_or(0, |max| max.offset));
+    into.put_u8(segment.first_timestamp.is_some() as u8);
+    into.put_i64_le(segment.first_timestamp.unwrap_or(0));
+    into.put_i64_le(segment.created_ms);
+}
+
+fn take_segment(from: &mut Bytes) -> Result<SegmentBook, FactsError> {
+    let base_offset = from.try_get_i64_le()?;
+    let size_bytes = from.try_get_u32_le()?;
+    let has_max_timestamp = from.try_get_u8()? != 0;
+    let max_timestamp = TimeEntry { timestamp: from.try_get_i64_le()?, offset: from.try_get_i64_le()? };
+    let has_first_timestamp = from.try_get_u8()? != 0;
+    let first_timestamp = from.try_get_i64_le()?;
+    Ok(SegmentBook {
+        base_offset,
+        size_bytes,
+        max_timestamp: has_max_timestamp.then_some(max_timestamp),
+        first_timestamp: has_first_timestamp.then_some(first_timestamp),
+        created_ms: from.try_get_i64_le()?,
+    })
+}
+
+fn take_epoch(from: &mut Bytes) -> Result<EpochEntry, FactsError> {
+    Ok(EpochEntry { epoch: from.try_get_i32_le()?, start_offset: from.try_get_i64_le()? })
+}
+
+/// A counted list; the count is checked against the bytes that are left before anything is reserved for it.
+fn take_list<T>(from: &mut Bytes, item_bytes: usize, take: fn(&mut Bytes) -> Result<T, FactsError>) -> Result<Vec<T>, FactsError> {
     let count = from.try_get_u32_le()? as usize;
-    if count > from.len() / EPOCH_BYTES {
+    if count > from.len() / item_bytes {
         return Err(FactsError);
     }
-    (0..count).map(|_| Ok(EpochStart { epoch: from.try_get_i32_le()?, start_offset: from.try_get_i64_le()? })).collect()
+    (0..count).map(|_| take(from)).collect()
 }
 
 #[cfg(test)]
@@ -194,15 +199,17 @@ pub mod tests {
             log_start_offset: 10,
             end_offset: 500,
             high_watermark: 480,
-            active: SegmentFacts {
-                base_offset: 300,
-                size_bytes: 70_000,
-                created_ms: 1_700_000_000_000,
-                first_timestamp: 1,
-                largest_timestamp: 9,
-                largest_timestamp_offset: 499,
-            },
-            leader_epochs: vec![EpochStart { epoch: 0, start_offset: 0 }, EpochStart { epoch: 3, start_offset: 400 }],
+            segments: vec![
+                SegmentBook { size_bytes: 4711, ..SegmentBook::empty(0, 1_600_000_000_000) },
+                SegmentBook {
+                    base_offset: 300,
+                    size_bytes: 70_000,
+                    max_timestamp: Some(TimeEntry { timestamp: 9, offset: 499 }),
+                    first_timestamp: Some(1),
+                    created_ms: 1_700_000_000_000,
+                },
+            ],
+            leader_epochs: vec![EpochEntry { epoch: 0, start_offset: 0 }, EpochEntry { epoch: 3, start_offset: 400 }],
             producers: Bytes::from_static(b"snapshot"),
         };
         let placed = PlacedEnd { segment_base: 300, size_bytes: 65_000, end_offset: 470 };

@@ -2,4 +2,4 @@
 
 pub mod facts;
 
-pub use facts::{EpochStart, PartitionFacts, PartitionHome, PartitionRecord, PlacedEnd, SegmentFacts};
+pub use facts::{PartitionFacts, PartitionHome, PartitionRecord, PlacedEnd};

@@ -15,6 +15,8 @@ use std::path::PathBuf;
 
 pub mod entry;
 pub mod group;
+pub mod replay;
+pub mod ring;
 
 use bytes::Bytes;
 

@@ -2,37 +2,18 @@
 
 use std::path::PathBuf;
 
-use bytes::Bytes;
-
-use crate::cluster::TopicIdPartition;
-use crate::disk::checkpoint::{EpochStart, PartitionHome, PlacedEnd, SegmentFacts};
+use crate::disk::checkpoint::{PartitionFacts, PlacedEnd};
 
 /// A partition as a restart finds it: everything in its segment files, flushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveredPartition {
-    pub partition: TopicIdPartition,
-    pub home: PartitionHome,
+    /// As of the log's end: offsets, all segments, epochs and producer state.
+    pub facts: PartitionFacts,
     /// Full path of the partition's directory.
     pub directory: PathBuf,
-    pub log_start_offset: i64,
-    /// The next offset to be assigned.
-    pub end_offset: i64,
-    /// At most `end_offset`; what a cluster may have committed beyond it is found out from the leader.
-    pub high_watermark: i64,
-    pub leader_epochs: Vec<EpochStart>,
-    /// Producer state as of `end_offset`, as in Kafka's `.snapshot` files; empty where no producer is known.
-    pub producers: Bytes,
-    /// Segments before the active one, ascending: base offset and size. Their largest timestamps are in their time indexes.
-    pub older_segments: Vec<OlderSegment>,
-    pub active: SegmentFacts,
-    /// Position from which the active segment's indexes may miss entries, because a crash came before they were written: the reader rebuilds from here.
-    pub index_valid_to: u32,
+    /// Where placement goes on: the log's end.
     pub placed: PlacedEnd,
-}
-
-/// A segment that takes no more appends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OlderSegment {
-    pub base_offset: i64,
-    pub size_bytes: u32,
+    /// Position in the active segment from which its index files may hold nothing, or entries of bytes that never became durable: entries from here on are to be dropped, and
+    /// may be made again by walking the batches.
+    pub index_valid_to: u32,
 }
