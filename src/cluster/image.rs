@@ -10,7 +10,13 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
+use crate::wire::Str;
+use crate::wire::records::{
+    AccessControlEntryRecord, ClientQuotaRecord, DelegationTokenRecord, RegisterControllerRecord, UserScramCredentialRecord,
+};
+
 use super::TopicIdPartition;
+use super::features::{METADATA_VERSION, MetadataVersion};
 
 /// The settings that were given to one resource: name to value.
 pub type ConfigMap = BTreeMap<Arc<str>, Arc<str>>;
@@ -25,16 +31,17 @@ pub const DIRECTORY_UNASSIGNED: Uuid = Uuid::from_u128(0);
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Image {
     /// The last record that is contained, -1 before the first.
-    offset: i64,
+    pub(super) offset: i64,
     /// The epoch of that record.
-    epoch: i32,
-    features: BTreeMap<Arc<str>, i16>,
-    brokers: imbl::OrdMap<i32, Arc<BrokerImage>>,
-    topic_ids: imbl::OrdMap<Arc<str>, Uuid>,
-    topics: imbl::HashMap<Uuid, Arc<TopicImage>>,
-    configs: imbl::OrdMap<ConfigResourceType, imbl::OrdMap<Arc<str>, Arc<ConfigMap>>>,
+    pub(super) epoch: i32,
+    pub(super) features: BTreeMap<Arc<str>, i16>,
+    pub(super) brokers: imbl::OrdMap<i32, Arc<BrokerImage>>,
+    pub(super) topic_ids: imbl::OrdMap<Arc<str>, Uuid>,
+    pub(super) topics: imbl::HashMap<Uuid, Arc<TopicImage>>,
+    pub(super) configs: imbl::OrdMap<ConfigResourceType, imbl::OrdMap<Arc<str>, Arc<ConfigMap>>>,
     /// The first producer id that no block has been taken from.
-    next_producer_id: i64,
+    pub(super) next_producer_id: i64,
+    pub(super) kept: KeptRecords,
 }
 
 impl Image {
@@ -114,10 +121,31 @@ impl Image {
         self.configs.get(&kind).into_iter().flat_map(|map| map.keys().map(|name| &**name))
     }
 
+    /// The level of metadata.version, which decides in what versions records are written; none before the first start has finalised one.
+    pub fn metadata_version(&self) -> Option<MetadataVersion> {
+        self.features.get(METADATA_VERSION).map(|level| MetadataVersion(*level))
+    }
+
     pub fn next_producer_id(&self) -> i64 {
         self.next_producer_id
     }
 }
+
+/// Records of what this broker does not serve yet, kept as they came, so that a snapshot of ours loses nothing that Kafka wrote.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct KeptRecords {
+    pub controllers: imbl::OrdMap<i32, RegisterControllerRecord>,
+    pub acls: imbl::OrdMap<Uuid, AccessControlEntryRecord>,
+    /// By mechanism and user.
+    pub scram_credentials: imbl::OrdMap<(i8, Str), UserScramCredentialRecord>,
+    /// By token id.
+    pub delegation_tokens: imbl::OrdMap<Str, DelegationTokenRecord>,
+    /// By entity and key.
+    pub client_quotas: imbl::OrdMap<(QuotaEntity, Str), ClientQuotaRecord>,
+}
+
+/// Entity type to name, sorted by type; no name is the default of that type.
+pub(super) type QuotaEntity = Vec<(Str, Option<Str>)>;
 
 /// A topic: its partitions stand at their index.
 #[derive(Clone, Debug, PartialEq)]
@@ -174,6 +202,16 @@ impl PartitionImage {
             leader_recovery_state: 0,
             directories: SmallVec::new(),
         }
+    }
+
+    /// False for a place that is only held open.
+    pub fn is_known(&self) -> bool {
+        self.leader_epoch >= 0
+    }
+
+    /// Whether eligible or last known leaders are kept for a partition without a sufficient ISR (KIP-966).
+    pub fn has_elr(&self) -> bool {
+        !self.eligible_leader_replicas.is_empty() || !self.last_known_elr.is_empty()
     }
 }
 

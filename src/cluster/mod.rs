@@ -3,13 +3,22 @@
 //! `image` is what every shard holds, immutable and shared; `record` is the one way in which it changes. Shard 0 decides (drive::controller), writes the records into
 //! `__cluster_metadata-0`, applies them to its own copy and hands the result to all shards. Nothing here does I/O, and time and randomness are arguments.
 
+pub mod apply;
+#[cfg(test)]
+mod apply_tests;
+pub mod features;
 pub mod image;
+mod image_records;
+pub mod record;
 
 use std::fmt;
 
 use uuid::Uuid;
 
+pub use apply::ApplyError;
+pub use features::MetadataVersion;
 pub use image::{BrokerImage, ConfigResourceType, Image, PartitionImage, TopicImage};
+pub use record::{MetadataRecord, RecordError};
 
 /// The key of a partition inside the broker. A topic that is deleted and made again has another id, so that nothing of the old one can be mistaken for the new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
