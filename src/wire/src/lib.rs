@@ -4,6 +4,7 @@
 //! are left before anything is reserved, and what a decoder allocates is bounded by a small multiple of what it was given ([`Decoder`]). Records are sliced, never copied.
 
 mod api_key;
+pub mod batch;
 mod decoder;
 mod encoder;
 mod error_code;
