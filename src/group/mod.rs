@@ -1,1 +1,90 @@
 //! Group coordinators as pure machines: decisions return records and a reply, replaying a record changes the state.
+//!
+//! A `Coordinator` is the state of one partition of `__consumer_offsets`: the groups whose ids hash to it, and their committed offsets. It lives on the shard that owns the partition,
+//! where `drive::groups` loads it, appends what it decides, and carries its replies. Everything is synchronous; time comes in as milliseconds of the wall clock, because recorded
+//! timestamps are held against it, and randomness comes in with each call.
+//!
+//! Groups of other protocols (KIP-848, share, streams) join as variants of `coordinator::Group`, with record types, timers and calls of their own; offsets, expiry and the step
+//! protocol are common to all.
+
+mod call;
+mod classic;
+mod coordinator;
+mod offsets;
+mod record;
+mod subscription;
+mod timer;
+
+pub use call::{Call, Caller, Reply, Step, Token, coordinator_error};
+pub use coordinator::Coordinator;
+pub use record::{CoordinatorRecord, RecordError};
+
+use bytes::Bytes;
+
+/// How long a new member's JoinGroup request may wait before the member is let go of. Kafka knows no setting for it.
+pub const NEW_MEMBER_JOIN_TIMEOUT_MS: i64 = 5 * 60 * 1000;
+
+/// The limits that a coordinator keeps, from the broker's settings.
+#[derive(Debug, Clone)]
+pub struct GroupConfig {
+    /// `group.min.session.timeout.ms`, `group.max.session.timeout.ms`
+    pub session_timeout_ms_min: i32,
+    pub session_timeout_ms_max: i32,
+    /// `group.initial.rebalance.delay.ms`
+    pub initial_rebalance_delay_ms: i64,
+    /// `group.max.size`
+    pub max_size: usize,
+    /// `offset.metadata.max.bytes`, which Kafka counts in UTF-16 units.
+    pub offset_metadata_units_max: usize,
+    /// `offsets.retention.minutes`
+    pub offsets_retention_ms: i64,
+    /// `offsets.retention.check.interval.ms`
+    pub offsets_retention_check_interval_ms: i64,
+}
+
+impl Default for GroupConfig {
+    /// Kafka's defaults.
+    fn default() -> GroupConfig {
+        GroupConfig {
+            session_timeout_ms_min: 6_000,
+            session_timeout_ms_max: 1_800_000,
+            initial_rebalance_delay_ms: 3_000,
+            max_size: i32::MAX as usize,
+            offset_metadata_units_max: 4_096,
+            offsets_retention_ms: 10_080 * 60 * 1000,
+            offsets_retention_check_interval_ms: 600_000,
+        }
+    }
+}
+
+/// The kinds of groups that there are, by the names that ListGroups knows them by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupType {
+    Classic,
+    Consumer,
+    Share,
+    Streams,
+}
+
+impl GroupType {
+    pub fn name(self) -> &'static str {
+        match self {
+            GroupType::Classic => "classic",
+            GroupType::Consumer => "consumer",
+            GroupType::Share => "share",
+            GroupType::Streams => "streams",
+        }
+    }
+}
+
+/// The partition of `__consumer_offsets` that holds a group: Java's hash of the id, as every Kafka broker reckons it.
+pub fn partition_for(group_id: &str, partition_count: i32) -> i32 {
+    let hash = group_id.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    // The one value without a positive counterpart goes to 0.
+    hash.checked_abs().unwrap_or(0) % partition_count
+}
+
+/// A copy that owns just its bytes, as `Str::detached`. What a coordinator keeps for days must not hold on to the frame or the log block that it was read from.
+pub(crate) fn detached(bytes: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(bytes)
+}
