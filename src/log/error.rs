@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::wire::ErrorCode;
+
 /// One variant for each reason; the text goes to the client as the partition's error message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AppendError {
@@ -23,6 +25,22 @@ pub enum AppendError {
     UnexpectedOffset { base_offset: i64, log_end_offset: i64 },
     /// The partition takes no writes: a write or flush that it depends on has failed, or its directory is offline.
     Storage,
+}
+
+impl AppendError {
+    pub fn error_code(&self) -> ErrorCode {
+        match self {
+            AppendError::NotLeader => ErrorCode::NotLeaderOrFollower,
+            AppendError::BatchLargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
+            AppendError::OutOfOrderSequence { .. } | AppendError::SequenceMustBeginAtZero { .. } => ErrorCode::OutOfOrderSequenceNumber,
+            // 47, not PRODUCER_FENCED (90): the latter would be fatal to the producer, which may abort and go on (KIP-588).
+            AppendError::StaleProducerEpoch { .. } => ErrorCode::InvalidProducerEpoch,
+            AppendError::ExpectedTransactionalBatch { .. } => ErrorCode::InvalidTxnState,
+            AppendError::StaleCoordinator { .. } => ErrorCode::TransactionCoordinatorFenced,
+            AppendError::UnexpectedOffset { .. } => ErrorCode::UnknownServerError,
+            AppendError::Storage => ErrorCode::KafkaStorageError,
+        }
+    }
 }
 
 impl fmt::Display for AppendError {

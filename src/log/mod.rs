@@ -5,15 +5,22 @@
 //! (storage/internals/log) are the original.
 
 pub mod batch;
+pub mod checkpoint_file;
+pub mod directory_files;
 pub mod error;
+pub mod file_names;
 pub mod leader_epoch;
 pub mod offset_index;
+pub mod producer_snapshot;
 pub mod producer_state;
+pub mod segment_scan;
 pub mod segments;
 pub mod state;
 pub mod time_index;
+pub mod time_lookup;
+pub mod transaction_index;
 
-pub use batch::{BatchInfo, EndMarker, Origin, ValidatedBatch};
+pub use batch::{BATCH_HEADER_BYTES, BatchInfo, EndMarker, Origin, ValidatedBatch};
 pub use error::AppendError;
 pub use leader_epoch::{EpochEntry, LeaderEpochs};
 pub use producer_state::{ProducerStates, ProducerView};

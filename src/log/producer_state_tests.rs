@@ -12,6 +12,7 @@ fn batch(base_offset: i64, epoch: i16, base_sequence: i32, count: i32) -> BatchI
         size_bytes: 100,
         last_offset_delta: count - 1,
         max_timestamp: 1_000,
+        is_log_append_time: false,
         producer_id: 7,
         producer_epoch: epoch,
         base_sequence,

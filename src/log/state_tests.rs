@@ -13,6 +13,7 @@ fn batch(count: i32, size_bytes: u32, timestamp: i64) -> ValidatedBatch {
         size_bytes,
         last_offset_delta: count - 1,
         max_timestamp: timestamp,
+        is_log_append_time: false,
         producer_id: -1,
         producer_epoch: -1,
         base_sequence: -1,

@@ -70,12 +70,23 @@ impl<'a> TimeIndex<'a> {
         self.len().checked_sub(1).map(|index| self.entry(index))
     }
 
-    /// The last entry whose timestamp is below `target`: records up to its offset are all too old.
-    pub fn last_below(&self, target: i64) -> Option<TimeEntry> {
+    /// The last entry whose timestamp is not above `target`. If it is below, records up to its offset are all too old; if it is equal, the first record with this timestamp is
+    /// in the batch that ends with its offset.
+    pub fn last_not_above(&self, target: i64) -> Option<TimeEntry> {
+        self.last_that(|entry| entry.timestamp <= target)
+    }
+
+    /// The last entry that speaks of a batch below `offset`.
+    pub fn last_below_offset(&self, offset: i64) -> Option<TimeEntry> {
+        self.last_that(|entry| entry.offset < offset)
+    }
+
+    /// `holds` is true up to some entry and false from there on.
+    fn last_that(&self, holds: impl Fn(TimeEntry) -> bool) -> Option<TimeEntry> {
         let (mut low, mut high) = (0, self.len());
         while low < high {
             let middle = low + (high - low) / 2;
-            if self.entry(middle).timestamp < target { low = middle + 1 } else { high = middle }
+            if holds(self.entry(middle)) { low = middle + 1 } else { high = middle }
         }
         low.checked_sub(1).map(|index| self.entry(index))
     }
@@ -179,7 +190,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn last_below_agrees_with_a_walk(steps in proptest::collection::vec((1..50i64, 0..20i64), 0..60), target in 0..3_000i64) {
+        fn look_ups_agree_with_a_walk(steps in proptest::collection::vec((1..50i64, 0..20i64), 0..60), target in 0..3_000i64) {
             let mut tail = TimeIndexTail::new(10, 0, None);
             let (mut timestamp, mut offset) = (0, 10);
             let mut entries = Vec::new();
@@ -191,7 +202,8 @@ mod tests {
             }
             let index = TimeIndex::checked(10, tail.unwritten().1);
             prop_assert_eq!(index.len(), entries.len());
-            prop_assert_eq!(index.last_below(target), entries.iter().rev().find(|entry| entry.timestamp < target).copied());
+            prop_assert_eq!(index.last_not_above(target), entries.iter().rev().find(|entry| entry.timestamp <= target).copied());
+            prop_assert_eq!(index.last_below_offset(target), entries.iter().rev().find(|entry| entry.offset < target).copied());
         }
     }
 }
