@@ -13,7 +13,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::blocking::blocking;
 use super::buffer::AlignedBuffer;
+use super::reactor::current;
+use super::ring::{Held, TRANSFER_BYTES_MAX};
+
+/// No device has a smaller block than this for direct I/O.
+const DIRECT_BLOCK_BYTES_MIN: usize = 512;
 
 /// An open file. Clones share one descriptor, which closes with the last of them; a clone may go to another shard.
 #[derive(Clone, Debug)]
@@ -109,49 +115,94 @@ impl File {
     /// Opens on a helper thread.
     pub async fn open(path: impl Into<PathBuf>, mode: OpenMode) -> Result<File> {
         let path = path.into();
-        super::blocking(move || File::open_blocking(path, mode)).await
+        blocking(move || File::open_blocking(path, mode)).await
     }
 
-    /// Writes all of `data` at `position` in one operation. The bytes belong to the ring until it is complete, whether or not anybody still waits for it.
+    /// Writes all of `data` at `position` in one operation (at most 1 GiB). The bytes belong to the ring until it is complete, whether or not anybody still waits for it. A durable write is
+    /// submitted at once, any other at the end of the present round of tasks.
     pub async fn write_at(&self, data: Bytes, position: u64, durability: Durability) -> Result<()> {
-        self.write_at_blocking(&data, position, durability)
+        let expected = data.len();
+        let (result, _) = current().ring.write(self, data, position, durability).await;
+        self.check_written(result, expected, position)
     }
 
-    /// Writes the pieces one behind the other at `position`, in one operation (at most 1024 pieces).
+    /// Writes the pieces one behind the other at `position`, in one operation (at most 1024 pieces and 1 GiB).
     pub async fn write_vectored_at(&self, data: Vec<Bytes>, position: u64, durability: Durability) -> Result<()> {
-        let mut at = position;
-        for piece in data {
-            self.write_at_blocking(&piece, at, durability)?;
-            at += piece.len() as u64;
-        }
-        Ok(())
+        let expected = data.iter().map(Bytes::len).sum();
+        let (result, _) = current().ring.write_vectored(self, data, position, durability).await;
+        self.check_written(result, expected, position)
     }
 
     /// Reads up to `length` bytes at `position`; fewer only where the file ends.
     pub async fn read_at(&self, length: usize, position: u64) -> Result<AlignedBuffer> {
-        self.read_at_blocking(length, position)
+        self.read_into(AlignedBuffer::zeroed(length), position).await
+    }
+
+    /// Fills `buffer` from `position` on and cuts it where the file ends.
+    pub async fn read_into(&self, mut buffer: AlignedBuffer, position: u64) -> Result<AlignedBuffer> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let at = position + filled as u64;
+            let (result, held) = current().ring.read(self, buffer, filled, at).await;
+            let Held::Read { buffer: returned, .. } = held else { unreachable!("a read holds its buffer") };
+            buffer = returned;
+            match result {
+                0 => break,
+                bytes if bytes > 0 => filled += bytes as usize,
+                errno => return Err(self.error(Operation::Read, Some(at), FileErrorCause::Errno(-errno))),
+            }
+            // Past the page cache a read that ends inside a block has met the end of the file, and the next one could not be aligned.
+            if self.inner.direct && !filled.is_multiple_of(DIRECT_BLOCK_BYTES_MIN) {
+                break;
+            }
+        }
+        buffer.truncate(filled);
+        Ok(buffer)
     }
 
     /// Flushes the bytes and what is needed to find them (fdatasync).
     pub async fn sync_data(&self) -> Result<()> {
-        self.sync_data_blocking()
+        let (result, _) = current().ring.sync(self, true).await;
+        self.check_result(Operation::SyncData, result)
     }
 
     /// Flushes bytes and all metadata (fsync).
     pub async fn sync_all(&self) -> Result<()> {
-        self.sync_all_blocking()
+        let (result, _) = current().ring.sync(self, false).await;
+        self.check_result(Operation::SyncAll, result)
+    }
+
+    /// Whether the first and the last byte of the range are in the page cache, so that sending the range will most likely not wait for the disk. False where the filesystem cannot say. Never
+    /// waits (0.5 us); the kernel may begin to read ahead when the answer is no.
+    pub fn is_cached(&self, position: u64, length: usize) -> bool {
+        length == 0 || (self.is_byte_cached(position) && self.is_byte_cached(position + length as u64 - 1))
+    }
+
+    /// Has the range read into the page cache. The kernel is asked, not waited for: see [`File::is_cached`].
+    pub async fn read_ahead(&self, position: u64, length: u32) -> Result<()> {
+        let (result, _) = current().ring.advise(self, position, length, libc::POSIX_FADV_WILLNEED).await;
+        self.check_result(Operation::ReadAhead, result)
+    }
+
+    /// Keeps the kernel from reading ahead on its own through this descriptor, so that no block gets into the page cache that was not asked for (one that is still to be written, say).
+    pub fn advise_random(&self) -> Result<()> {
+        // SAFETY: the descriptor is open.
+        match unsafe { libc::posix_fadvise(self.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) } {
+            0 => Ok(()),
+            errno => Err(self.error(Operation::ReadAhead, None, FileErrorCause::Errno(errno))),
+        }
     }
 
     /// Cuts or extends (with a hole) to `length` bytes.
     pub async fn set_len(&self, length: u64) -> Result<()> {
         let file = self.clone();
-        super::blocking(move || file.set_len_blocking(length)).await
+        blocking(move || file.set_len_blocking(length)).await
     }
 
     /// Reserves blocks for `length` bytes from `position` on; the file grows to cover them.
     pub async fn allocate(&self, position: u64, length: u64) -> Result<()> {
         let file = self.clone();
-        super::blocking(move || file.allocate_blocking(position, length)).await
+        blocking(move || file.allocate_blocking(position, length)).await
     }
 
     /// Bytes in the file now.
@@ -192,9 +243,10 @@ impl File {
     /// [`File::write_at`] on the calling thread.
     pub fn write_at_blocking(&self, data: &[u8], position: u64, durability: Durability) -> Result<()> {
         let piece = libc::iovec { iov_base: data.as_ptr() as *mut _, iov_len: data.len() };
+        assert!(data.len() <= TRANSFER_BYTES_MAX, "one write is at most 1 GiB");
         // SAFETY: `piece` describes `data`, which outlives the call.
         let written = retry_interrupted(|| unsafe { libc::pwritev2(self.as_raw_fd(), &piece, 1, position as i64, durability.flags()) });
-        self.check_written(written.map_err(|errno| errno as i64), data.len(), position)
+        self.check_written(written.map_or_else(|errno| -errno, |bytes| bytes as i32), data.len(), position)
     }
 
     /// [`File::read_at`] on the calling thread.
@@ -210,6 +262,9 @@ impl File {
                 Ok(0) => break,
                 Ok(bytes) => filled += bytes as usize,
                 Err(errno) => return Err(self.error(Operation::Read, Some(at), FileErrorCause::Errno(errno))),
+            }
+            if self.inner.direct && !filled.is_multiple_of(DIRECT_BLOCK_BYTES_MIN) {
+                break;
             }
         }
         buffer.truncate(filled);
@@ -247,12 +302,29 @@ impl File {
         }
     }
 
-    fn check_written(&self, written: std::result::Result<isize, i64>, expected: usize, position: u64) -> Result<()> {
-        match written {
-            Ok(bytes) if bytes as usize == expected => Ok(()),
-            Ok(bytes) => Err(self.error(Operation::Write, Some(position), FileErrorCause::Short { expected, actual: bytes as usize })),
-            Err(errno) => Err(self.error(Operation::Write, Some(position), FileErrorCause::Errno(errno as i32))),
+    /// For results in the ring's manner: negative is an errno.
+    fn check_result(&self, operation: Operation, result: i32) -> Result<()> {
+        match result {
+            0.. => Ok(()),
+            errno => Err(self.error(operation, None, FileErrorCause::Errno(-errno))),
         }
+    }
+
+    fn check_written(&self, result: i32, expected: usize, position: u64) -> Result<()> {
+        match result {
+            bytes if bytes >= 0 && bytes as usize == expected => Ok(()),
+            bytes if bytes >= 0 => {
+                Err(self.error(Operation::Write, Some(position), FileErrorCause::Short { expected, actual: bytes as usize }))
+            }
+            errno => Err(self.error(Operation::Write, Some(position), FileErrorCause::Errno(-errno))),
+        }
+    }
+
+    fn is_byte_cached(&self, position: u64) -> bool {
+        let mut byte = 0u8;
+        let piece = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+        // SAFETY: `piece` describes one byte that outlives the call.
+        unsafe { libc::preadv2(self.as_raw_fd(), &piece, 1, position as i64, libc::RWF_NOWAIT) == 1 }
     }
 
     fn error(&self, operation: Operation, position: Option<u64>, cause: FileErrorCause) -> FileError {
@@ -269,7 +341,7 @@ impl AsRawFd for File {
 /// Makes the names in a directory durable: what was created, renamed or removed in it before.
 pub async fn sync_directory(path: impl Into<PathBuf>) -> Result<()> {
     let path = path.into();
-    super::blocking(move || sync_directory_blocking(path)).await
+    blocking(move || sync_directory_blocking(path)).await
 }
 
 /// [`sync_directory`] on the calling thread.
@@ -282,25 +354,25 @@ pub fn sync_directory_blocking(path: impl Into<PathBuf>) -> Result<()> {
 /// Renames, replacing what stands at `to`. Durable only after [`sync_directory`] of the parent.
 pub async fn rename(from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Result<()> {
     let (from, to) = (from.into(), to.into());
-    super::blocking(move || std::fs::rename(&from, to).map_err(|error| named(Operation::Rename, from, error))).await
+    blocking(move || std::fs::rename(&from, to).map_err(|error| named(Operation::Rename, from, error))).await
 }
 
 /// Removes a file. Durable only after [`sync_directory`] of the parent.
 pub async fn remove(path: impl Into<PathBuf>) -> Result<()> {
     let path = path.into();
-    super::blocking(move || std::fs::remove_file(&path).map_err(|error| named(Operation::Remove, path, error))).await
+    blocking(move || std::fs::remove_file(&path).map_err(|error| named(Operation::Remove, path, error))).await
 }
 
 /// Removes a directory with all that is in it.
 pub async fn remove_directory(path: impl Into<PathBuf>) -> Result<()> {
     let path = path.into();
-    super::blocking(move || std::fs::remove_dir_all(&path).map_err(|error| named(Operation::Remove, path, error))).await
+    blocking(move || std::fs::remove_dir_all(&path).map_err(|error| named(Operation::Remove, path, error))).await
 }
 
 /// Makes a directory and those above it; one that exists is fine.
 pub async fn create_directory(path: impl Into<PathBuf>) -> Result<()> {
     let path = path.into();
-    super::blocking(move || std::fs::create_dir_all(&path).map_err(|error| named(Operation::CreateDirectory, path, error))).await
+    blocking(move || std::fs::create_dir_all(&path).map_err(|error| named(Operation::CreateDirectory, path, error))).await
 }
 
 impl FileError {
