@@ -2,10 +2,11 @@
 //!
 //! A buffer is filled by its one owner, then frozen; what is frozen never changes, so the ring, the tail cache and any number of sends may hold it at once, on any core.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -157,6 +158,129 @@ fn layout(capacity: usize) -> Layout {
     Layout::from_size_align(capacity, ALIGNMENT_BYTES).expect("a buffer is smaller than half the address space")
 }
 
+/// Memory that is written from front to back once, while what is written already is shared: the journal collects a group in it, and the tail cache holds its batches before the
+/// group is complete.
+///
+/// Fixed in size, begins on a 4 KiB border, is not cleared when made. One place at a time may be left open (`append_hole`) and filled later; nothing that touches it can be shared
+/// until then. Lives where its owner lives; what it shares is `Bytes` and goes anywhere.
+pub struct AppendBuffer {
+    memory: Arc<SharedMemory>,
+    length: usize,
+    hole: Option<Range<usize>>,
+}
+
+/// Written by the one `AppendBuffer`, read through `SharedPart`s.
+struct SharedMemory {
+    pointer: NonNull<u8>,
+    capacity: usize,
+}
+
+// SAFETY: the allocation belongs to this value alone and bytes have no tie to a thread. Who writes and who reads is settled in `AppendBuffer`: never the same bytes.
+unsafe impl Send for SharedMemory {}
+// SAFETY: as above.
+unsafe impl Sync for SharedMemory {}
+
+/// A range that will not be written again.
+struct SharedPart {
+    memory: Arc<SharedMemory>,
+    range: Range<usize>,
+}
+
+impl AppendBuffer {
+    /// An empty buffer of at least `bytes`, rounded up to a multiple of 4 KiB.
+    pub fn with_capacity(bytes: usize) -> Self {
+        let capacity = bytes.max(1).next_multiple_of(ALIGNMENT_BYTES);
+        // SAFETY: the layout's size is not zero.
+        let pointer = unsafe { alloc(layout(capacity)) };
+        let pointer = NonNull::new(pointer).unwrap_or_else(|| handle_alloc_error(layout(capacity)));
+        Self { memory: Arc::new(SharedMemory { pointer, capacity }), length: 0, hole: None }
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.memory.capacity
+    }
+
+    /// Bytes written so far, an open hole included.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Bytes that can still be appended.
+    pub fn remaining(&self) -> usize {
+        self.capacity() - self.length
+    }
+
+    /// Appends; panics where they do not fit, which the caller has asked before.
+    pub fn append(&mut self, bytes: &[u8]) {
+        let start = self.advance(bytes.len());
+        // SAFETY: `advance` has checked that `start..start + bytes.len()` lies in the allocation. It lies behind all that was written before, so no `SharedPart` covers it; and
+        // `bytes` cannot overlap it, because only written bytes can be borrowed.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.memory.pointer.as_ptr().add(start), bytes.len()) }
+    }
+
+    /// Leaves `length` bytes to be filled later. One hole at a time.
+    pub fn append_hole(&mut self, length: usize) {
+        assert!(self.hole.is_none(), "the hole before is filled first");
+        let start = self.advance(length);
+        self.hole = Some(start..start + length);
+    }
+
+    /// Fills the hole; `bytes` have its length.
+    pub fn fill_hole(&mut self, bytes: &[u8]) {
+        let hole = self.hole.take().expect("a hole is open");
+        assert_eq!(bytes.len(), hole.len(), "a hole is filled in one piece");
+        // SAFETY: the hole lies in the allocation, and `share` hands out nothing that touches it before this call, so nobody reads it.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.memory.pointer.as_ptr().add(hole.start), bytes.len()) }
+    }
+
+    /// Appends zeros up to the next multiple of `border` bytes.
+    pub fn pad_to(&mut self, border: usize) {
+        let padding = self.length.next_multiple_of(border) - self.length;
+        let start = self.advance(padding);
+        // SAFETY: as in `append`.
+        unsafe { std::ptr::write_bytes(self.memory.pointer.as_ptr().add(start), 0, padding) }
+    }
+
+    /// What was written in `range`, without a copy; it keeps the whole buffer's memory.
+    pub fn share(&self, range: Range<usize>) -> Bytes {
+        assert!(range.start <= range.end && range.end <= self.length, "only written bytes are shared");
+        let touches_hole = self.hole.as_ref().is_some_and(|hole| range.start < hole.end && hole.start < range.end);
+        assert!(!touches_hole, "a hole is filled before it is shared");
+        Bytes::from_owner(SharedPart { memory: self.memory.clone(), range })
+    }
+
+    fn advance(&mut self, bytes: usize) -> usize {
+        assert!(bytes <= self.remaining(), "room was asked for first");
+        let start = self.length;
+        self.length += bytes;
+        start
+    }
+}
+
+impl AsRef<[u8]> for SharedPart {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: `AppendBuffer::share` gives out only ranges inside the allocation that are written and that no later append or fill touches; the memory lives as long as its Arc.
+        unsafe { std::slice::from_raw_parts(self.memory.pointer.as_ptr().add(self.range.start), self.range.len()) }
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this very layout in `with_capacity`, freed once, when nobody refers to it any more.
+        unsafe { dealloc(self.pointer.as_ptr(), layout(self.capacity)) }
+    }
+}
+
+impl fmt::Debug for AppendBuffer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("AppendBuffer").field("length", &self.length).field("capacity", &self.capacity()).finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,5 +312,34 @@ mod tests {
         buffer.resize(6, 1);
         assert_eq!(&buffer[..], [9, 9, 1, 1, 1, 1]);
         assert!(AlignedBuffer::with_capacity(0).freeze().is_empty());
+    }
+
+    /// Parts that were shared early stay as they are while the buffer grows, and its group is one piece of aligned memory at the end.
+    #[test]
+    fn an_append_buffer_shares_what_is_written_while_it_grows() {
+        let mut buffer = AppendBuffer::with_capacity(5000);
+        assert_eq!(buffer.capacity(), 8192);
+        buffer.append_hole(4);
+        buffer.append(b"one");
+        let first = buffer.share(4..7);
+        buffer.append(b"two");
+        let second = buffer.share(7..10);
+        buffer.fill_hole(b"head");
+        buffer.pad_to(4096);
+        let whole = buffer.share(0..4096);
+        drop(buffer);
+        assert_eq!((&first[..], &second[..]), (&b"one"[..], &b"two"[..]));
+        assert_eq!(&whole[..12], b"headonetwo\0\0");
+        assert_eq!(whole.as_ptr() as usize % ALIGNMENT_BYTES, 0);
+        assert_eq!(first.as_ptr(), whole[4..].as_ptr());
+    }
+
+    #[test]
+    #[should_panic(expected = "filled before it is shared")]
+    fn an_open_hole_is_not_shared() {
+        let mut buffer = AppendBuffer::with_capacity(4096);
+        buffer.append_hole(4);
+        buffer.append(b"one");
+        buffer.share(0..7);
     }
 }
