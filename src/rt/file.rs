@@ -354,13 +354,25 @@ pub fn sync_directory_blocking(path: impl Into<PathBuf>) -> Result<()> {
 /// Renames, replacing what stands at `to`. Durable only after [`sync_directory`] of the parent.
 pub async fn rename(from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Result<()> {
     let (from, to) = (from.into(), to.into());
-    blocking(move || std::fs::rename(&from, to).map_err(|error| named(Operation::Rename, from, error))).await
+    blocking(move || rename_blocking(from, to)).await
+}
+
+/// [`rename`] on the calling thread.
+pub fn rename_blocking(from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Result<()> {
+    let from = from.into();
+    std::fs::rename(&from, to.into()).map_err(|error| named(Operation::Rename, from, error))
 }
 
 /// Removes a file. Durable only after [`sync_directory`] of the parent.
 pub async fn remove(path: impl Into<PathBuf>) -> Result<()> {
     let path = path.into();
-    blocking(move || std::fs::remove_file(&path).map_err(|error| named(Operation::Remove, path, error))).await
+    blocking(move || remove_blocking(path)).await
+}
+
+/// [`remove`] on the calling thread.
+pub fn remove_blocking(path: impl Into<PathBuf>) -> Result<()> {
+    let path = path.into();
+    std::fs::remove_file(&path).map_err(|error| named(Operation::Remove, path, error))
 }
 
 /// Removes a directory with all that is in it.
@@ -372,7 +384,13 @@ pub async fn remove_directory(path: impl Into<PathBuf>) -> Result<()> {
 /// Makes a directory and those above it; one that exists is fine.
 pub async fn create_directory(path: impl Into<PathBuf>) -> Result<()> {
     let path = path.into();
-    blocking(move || std::fs::create_dir_all(&path).map_err(|error| named(Operation::CreateDirectory, path, error))).await
+    blocking(move || create_directory_blocking(path)).await
+}
+
+/// [`create_directory`] on the calling thread.
+pub fn create_directory_blocking(path: impl Into<PathBuf>) -> Result<()> {
+    let path = path.into();
+    std::fs::create_dir_all(&path).map_err(|error| named(Operation::CreateDirectory, path, error))
 }
 
 impl FileError {

@@ -10,7 +10,7 @@
 //! | 8 | 16 | journal id: drawn anew at every start, so nothing of an earlier life is taken for ours |
 //! | 24 | 8 | sequence: one more than that of the group before it; an old lap has a lower one |
 //! | 32 | 8 | number of the first entry, counted since the start of this life |
-//! | 40 | 8 | durable before: every group up to this sequence was durable when this one was submitted |
+//! | 40 | 8 | durable before: every group up to this sequence was durable when this one was closed |
 //! | 48 | 8 | skipped from: where the ring was left to go on at its start; zero where nothing was skipped |
 //! | 56 | 4 | entry count |
 //! | 60 | 4 | body bytes |

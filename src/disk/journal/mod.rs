@@ -1,27 +1,62 @@
-//! The journal of a shard: the one durable door. Formats of entries and groups; the driver over the ring file follows.
+//! The journal of a shard: the one durable door. Every change of durable state is an entry here before it is acknowledged.
 //!
-//! What callers will see of the driver, all on the shard's own thread:
-//! ```ignore
-//! journal.check_room(payload_bytes) -> Result<(), JournalError>            // before assigning offsets; an append straight after it cannot be refused
-//! journal.append(&EntryHeader, &[&[u8]]) -> Result<Written, JournalError>  // synchronous; Written { sequence: GroupSequence, bytes: Bytes }
-//! journal.wait_for_room(payload_bytes).await -> Result<Room, JournalError> // first in, first out; then room.enter(|| partition.append(..)), without an await between
-//! journal.durable_sequence() -> GroupSequence                              // everything up to here is on stable storage
-//! journal.wait_durable(sequence).await -> Result<(), JournalError>
-//! journal.on_durable(Box<dyn FnMut(GroupSequence)>)                        // called in order, once for each advance, before the waiters of that sequence run
-//! ```
+//! A ring of blocks in one file. Entries that arrive while earlier writes are under way become one group, and a group is one direct write with RWF_DSYNC from a fresh block on:
+//! no timer, no block written twice, memory under a write never changes. Groups become durable in order, whatever the order in which their writes complete. What a group holds
+//! stays in the ring until placement has brought it into its segment files and a checkpoint says so.
+//!
+//! Where to begin: `Journal::append` (synchronous: it copies the payload once and gives it back as shared memory), then `wait_durable`. A ring that is full refuses with
+//! `JournalError::Full`; `wait_for_room` lets appenders in again one by one, in the order in which they came. A write that fails is not tried again: from then on nothing is taken
+//! and nothing more becomes durable, until a restart has recovered.
+//!
+//! Below: `entry` and `group` are the format, `ring` keeps account of the room, `collector` lays groups out in memory, `writer` writes them, `file` makes the ring, `replay` reads it
+//! back. Lives on its shard's thread and nowhere else.
 
-use std::fmt;
-use std::path::PathBuf;
-
+pub mod collector;
 pub mod entry;
+pub mod file;
 pub mod group;
 pub mod replay;
 pub mod ring;
+mod waiting;
+mod writer;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::rc::{Rc, Weak};
+use std::task::Waker;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
-pub use entry::{Entry, EntryHeader, EntryKind};
-pub use group::GroupSequence;
+use self::collector::{Collector, SealedGroup, entry_bytes};
+use self::group::{BLOCK_BYTES, GROUP_HEADER_BYTES, round_up_to_block};
+use self::ring::Ring;
+use self::waiting::{DurableQueue, RoomQueue};
+use crate::cluster::TopicIdPartition;
+use crate::disk::checkpoint::PlacedEnd;
+use crate::disk::placement::PlacementTarget;
+use crate::disk::placement::backlog::{Backlog, Change, Cut, PlacementWork};
+use crate::rt::file::{Durability, FileError};
+use crate::rt::sync::Notify;
+
+pub use self::entry::{Entry, EntryHeader, EntryKind};
+pub use self::file::RingFile;
+pub use self::group::GroupSequence;
+pub use self::waiting::Room;
+
+/// A group closes at this size, so that a small record waits behind one bounded write at most; an entry that is larger is a group of its own.
+pub const GROUP_BYTES_MAX: u64 = 512 << 10;
+
+/// Groups whose writes may be under way at once.
+pub const GROUPS_IN_FLIGHT_MAX: usize = 4;
+
+/// Placement begins when this part of the ring is in use: early enough that it ends before the ring is full, late enough that it has much to write in one piece.
+const PLACEMENT_SHARE: u64 = 4;
+
+/// This part of the ring is kept for placement's own entries (`BlockPrefix`), without which a full ring could not be emptied.
+const RESERVE_SHARE: u64 = 8;
 
 /// An entry that was taken into the open group: durable once the journal's durable sequence has reached its group.
 #[derive(Clone, Debug)]
@@ -41,6 +76,534 @@ pub enum JournalError {
     /// A write or flush failed earlier; it is not retried, and nothing more is taken or acknowledged until a restart has recovered.
     Failed { path: PathBuf, cause: String },
 }
+
+/// Counted since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JournalStatistics {
+    pub groups: u64,
+    pub entries: u64,
+    /// Payloads of all entries.
+    pub payload_bytes: u64,
+    /// Bytes written into the ring, headers and padding included.
+    pub written_bytes: u64,
+    /// Appends that found no room.
+    pub refusals: u64,
+}
+
+/// What a checkpoint says of the journal: replay begins at this group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JournalStart {
+    pub sequence: GroupSequence,
+    pub position: u64,
+}
+
+/// Hears up to where everything is durable now.
+pub type DurableListener = Box<dyn FnMut(GroupSequence)>;
+
+/// The journal of this shard.
+pub struct Journal {
+    ring_file: RingFile,
+    journal_id: Uuid,
+    durability: Durability,
+    state: RefCell<State>,
+    /// Wakes the writer when there is something to write and it has nothing under way that would wake it anyway.
+    writer: Cell<Option<Waker>>,
+    pressure: Notify,
+    listeners: RefCell<Vec<DurableListener>>,
+    this: Weak<Journal>,
+}
+
+struct State {
+    ring: Ring,
+    collector: Collector,
+    backlog: Backlog,
+    /// Closed, not yet handed to the kernel.
+    sealed: VecDeque<SealedGroup>,
+    in_flight: VecDeque<InFlight>,
+    durable: GroupSequence,
+    durable_queue: DurableQueue,
+    room_queue: RoomQueue,
+    failure: Option<JournalError>,
+    is_closed: bool,
+    statistics: JournalStatistics,
+}
+
+struct InFlight {
+    sequence: GroupSequence,
+    is_complete: bool,
+}
+
+/// Who appends: clients leave the reserve to upkeep.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Appender {
+    Client,
+    Upkeep,
+}
+
+impl Journal {
+    /// Begins a new life in a ring whose old content is not needed any more, and starts the writer on this shard.
+    ///
+    /// A checkpoint on stable storage names `journal_id` already: otherwise a crash would find entries of a life that nobody knows. `durability` is `Dsync`; a test that wants to
+    /// see the difference takes it away.
+    pub fn start(ring_file: RingFile, journal_id: Uuid, durability: Durability) -> Rc<Self> {
+        let state = State {
+            ring: Ring::new(ring_file.size_bytes),
+            collector: Collector::new(journal_id),
+            backlog: Backlog::default(),
+            sealed: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            durable: GroupSequence(0),
+            durable_queue: DurableQueue::default(),
+            room_queue: RoomQueue::default(),
+            failure: None,
+            is_closed: false,
+            statistics: JournalStatistics::default(),
+        };
+        let journal = Rc::new_cyclic(|this| Self {
+            ring_file,
+            journal_id,
+            durability,
+            state: RefCell::new(state),
+            writer: Cell::new(None),
+            pressure: Notify::new(),
+            listeners: RefCell::default(),
+            this: this.clone(),
+        });
+        crate::rt::spawn(writer::write_groups(journal.clone())).detach();
+        journal
+    }
+
+    /// Takes an entry into the open group: durable when the group is. The partition of an append or truncation is registered.
+    pub fn append(&self, header: &EntryHeader, payload: &[&[u8]]) -> Result<Written, JournalError> {
+        self.append_as(Appender::Client, header, payload)
+    }
+
+    /// Whether an append of a payload of that size would be taken now. An append straight after it, without an await between, is not refused.
+    pub fn check_room(&self, payload_bytes: usize) -> Result<(), JournalError> {
+        self.admit(Appender::Client, payload_bytes)
+    }
+
+    /// Waits, first come first served, until a payload of that size finds room.
+    pub async fn wait_for_room(&self, payload_bytes: usize) -> Result<Room, JournalError> {
+        let turn = {
+            let mut state = self.state.borrow_mut();
+            if let Some(failure) = &state.failure {
+                return Err(failure.clone());
+            }
+            state.check_size(payload_bytes)?;
+            state.room_queue.push(payload_bytes)
+        };
+        self.pressure.notify_all();
+        self.grant_room();
+        turn.await.ok_or_else(|| self.failure().expect("only a failed journal sends its waiters away"))
+    }
+
+    /// Everything up to here is on stable storage.
+    pub fn durable_sequence(&self) -> GroupSequence {
+        self.state.borrow().durable
+    }
+
+    /// Waits until the group, and with it all before it, is durable.
+    pub async fn wait_durable(&self, sequence: GroupSequence) -> Result<(), JournalError> {
+        let durable = {
+            let mut state = self.state.borrow_mut();
+            if state.durable >= sequence {
+                return Ok(());
+            }
+            if let Some(failure) = &state.failure {
+                return Err(failure.clone());
+            }
+            state.durable_queue.push(sequence)
+        };
+        match durable.await {
+            Some(()) => Ok(()),
+            None => Err(self.failure().expect("only a failed journal sends its waiters away")),
+        }
+    }
+
+    /// Calls `listener` whenever more has become durable, in order, before those who wait for it go on. It may append.
+    pub fn on_durable(&self, listener: DurableListener) {
+        self.listeners.borrow_mut().push(listener);
+    }
+
+    /// Everything that was appended so far is durable when this group is.
+    pub fn last_sequence(&self) -> GroupSequence {
+        self.state.borrow().last_sequence()
+    }
+
+    /// Why nothing is taken any more, if so.
+    pub fn failure(&self) -> Option<JournalError> {
+        self.state.borrow().failure.clone()
+    }
+
+    pub fn statistics(&self) -> JournalStatistics {
+        self.state.borrow().statistics
+    }
+
+    /// Bytes of the ring that hold what is still needed, and all bytes that groups may take.
+    pub fn used_bytes(&self) -> (u64, u64) {
+        let state = self.state.borrow();
+        (state.ring.used_bytes(), state.ring.capacity_bytes())
+    }
+
+    pub fn journal_id(&self) -> Uuid {
+        self.journal_id
+    }
+
+    pub fn path(&self) -> &Path {
+        self.ring_file.file.path()
+    }
+
+    /// Ends the writer. Whoever still waits for something to become durable is told that the journal takes no more.
+    pub fn close(&self) {
+        self.fail(JournalError::Failed { path: self.path().into(), cause: "it was closed".into() });
+        self.state.borrow_mut().is_closed = true;
+        self.wake_writer();
+    }
+}
+
+/// For placement and checkpoints.
+impl Journal {
+    /// A partition that is going to append: its bytes wait for placement from `placed` on.
+    pub fn register(&self, partition: TopicIdPartition, target: Rc<dyn PlacementTarget>, directory: Rc<Path>, placed: PlacedEnd) {
+        self.state.borrow_mut().backlog.register(partition, target, directory, placed);
+    }
+
+    /// A partition that is gone: nothing of it waits for placement any more. Its `Deleted` entry was appended before.
+    pub fn unregister(&self, partition: &TopicIdPartition) {
+        let mut state = self.state.borrow_mut();
+        let groups = state.backlog.unregister(partition);
+        state.count_placed(groups);
+    }
+
+    /// Takes an entry of placement's own, which may use the reserve.
+    pub fn append_upkeep(&self, header: &EntryHeader, payload: &[&[u8]]) -> Result<Written, JournalError> {
+        self.append_as(Appender::Upkeep, header, payload)
+    }
+
+    /// Bytes that placement's own entries may take at once; half of what clients leave, so that a round always finds its room.
+    pub fn upkeep_bytes_max(&self) -> u64 {
+        self.state.borrow().reserve_bytes() / 2
+    }
+
+    /// Rung when the ring has filled so far that placement should begin.
+    pub fn pressure(&self) -> Notify {
+        self.pressure.clone()
+    }
+
+    /// Whether the ring has filled so far that placement should begin.
+    pub fn is_under_pressure(&self) -> bool {
+        self.state.borrow().is_under_pressure()
+    }
+
+    /// Durable changes that wait for placement, the oldest first.
+    pub fn durable_work(&self) -> Vec<PlacementWork> {
+        let state = self.state.borrow();
+        state.backlog.durable_work(state.durable)
+    }
+
+    /// Changes that wait for placement, durable or not.
+    pub fn waiting_count(&self) -> usize {
+        self.state.borrow().backlog.waiting_count()
+    }
+
+    /// Up to and with the change of that number, a partition's changes are in its segment files and flushed.
+    pub fn strike_off(&self, partition: &TopicIdPartition, last_number: u64, placed: PlacedEnd) {
+        let (target, readable) = {
+            let mut state = self.state.borrow_mut();
+            let groups = state.backlog.strike_off(partition, last_number, placed);
+            state.count_placed(groups);
+            let Some(site) = state.backlog.get(partition) else { return };
+            (site.target.clone(), site.readable())
+        };
+        target.placed(readable);
+    }
+
+    /// A partition's files failed: it is told, and what waits for it stays in the ring.
+    pub fn fail_partition(&self, partition: &TopicIdPartition, error: &JournalError) {
+        let target = {
+            let mut state = self.state.borrow_mut();
+            let Some(site) = state.backlog.get_mut(partition) else { return };
+            site.is_failed = true;
+            site.target.clone()
+        };
+        target.failed(error);
+    }
+
+    /// All partitions that are registered.
+    pub fn partitions(&self) -> Vec<TopicIdPartition> {
+        self.state.borrow().backlog.partitions()
+    }
+
+    /// A partition's target, up to where its files hold the log, and the number of the next entry; none if it is gone.
+    pub fn site(&self, partition: &TopicIdPartition) -> Option<(Rc<dyn PlacementTarget>, PlacedEnd, u64)> {
+        let state = self.state.borrow();
+        let site = state.backlog.get(partition)?;
+        Some((site.target.clone(), site.placed, state.collector.next_entry()))
+    }
+
+    /// Where replay would have to begin now. A checkpoint asks before it looks at the first partition.
+    pub fn replay_start(&self) -> JournalStart {
+        let state = self.state.borrow();
+        let sequence = state.ring.oldest_unplaced();
+        JournalStart { sequence, position: state.ring.position_of(sequence) }
+    }
+
+    /// A checkpoint that begins its replay at `start` is on stable storage, with these ends of partitions: the space before is free again.
+    pub fn checkpointed(&self, start: JournalStart, ends: &[(TopicIdPartition, PlacedEnd)]) {
+        {
+            let mut state = self.state.borrow_mut();
+            for (partition, end) in ends {
+                if let Some(site) = state.backlog.get_mut(partition) {
+                    site.checkpointed = *end;
+                }
+            }
+            state.ring.release_before(start.sequence);
+        }
+        self.grant_room();
+    }
+
+    /// From now on the journal takes nothing and nothing more becomes durable. The first reason counts.
+    pub fn fail(&self, failure: JournalError) {
+        let (durable, rooms) = {
+            let mut state = self.state.borrow_mut();
+            if state.failure.is_some() {
+                return;
+            }
+            state.failure = Some(failure);
+            (std::mem::take(&mut state.durable_queue), std::mem::take(&mut state.room_queue))
+        };
+        // Dropped without the borrow: what waits learns of it by its sender's end.
+        drop((durable, rooms));
+        self.pressure.notify_all();
+    }
+}
+
+impl Journal {
+    fn append_as(&self, appender: Appender, header: &EntryHeader, payload: &[&[u8]]) -> Result<Written, JournalError> {
+        let payload_bytes = payload.iter().map(|part| part.len()).sum();
+        self.admit(appender, payload_bytes)?;
+        let (written, is_under_pressure) = {
+            let mut state = self.state.borrow_mut();
+            (state.put(header, payload, payload_bytes), state.is_under_pressure())
+        };
+        self.wake_writer();
+        if is_under_pressure {
+            self.pressure.notify_all();
+        }
+        Ok(written)
+    }
+
+    fn admit(&self, appender: Appender, payload_bytes: usize) -> Result<(), JournalError> {
+        let mut state = self.state.borrow_mut();
+        let admitted = state.admit(appender, payload_bytes);
+        if admitted == Err(JournalError::Full) {
+            state.statistics.refusals += 1;
+            drop(state);
+            self.pressure.notify_all();
+        }
+        admitted
+    }
+
+    /// Lets the first waiter in if its payload fits now. One at a time: the next comes when it has left.
+    fn grant_room(&self) {
+        let turn = {
+            let mut state = self.state.borrow_mut();
+            let Some(payload_bytes) = state.room_queue.next_in_line() else { return };
+            if state.failure.is_some() || !state.has_room(Appender::Client, payload_bytes) {
+                return;
+            }
+            state.room_queue.grant()
+        };
+        let journal = self.this.upgrade().expect("called on a living journal");
+        turn.send(Room::new(journal)).unwrap_or_else(|_| unreachable!("who waits no longer was passed over"));
+    }
+
+    /// Called when whoever was let in has appended, or has given up.
+    fn room_left(&self) {
+        self.state.borrow_mut().room_queue.left();
+        self.grant_room();
+    }
+
+    fn set_turn(&self, is_turn: bool) {
+        self.state.borrow_mut().room_queue.is_turn = is_turn;
+    }
+
+    fn wake_writer(&self) {
+        if let Some(waker) = self.writer.take() {
+            waker.wake();
+        }
+    }
+
+    /// The next group to write, closed now if it was still open; none where nothing waits.
+    fn next_group(&self) -> Option<SealedGroup> {
+        let mut state = self.state.borrow_mut();
+        if state.failure.is_some() {
+            return None;
+        }
+        if state.sealed.is_empty() && state.collector.is_open() {
+            state.seal_open();
+        }
+        let group = state.sealed.pop_front()?;
+        state.in_flight.push_back(InFlight { sequence: group.sequence, is_complete: false });
+        Some(group)
+    }
+
+    /// A group's write has come back. Groups count as durable in order: one that overtook another waits for it.
+    fn group_written(&self, sequence: GroupSequence, result: Result<(), FileError>) {
+        if let Err(error) = result {
+            return self.fail(JournalError::Failed { path: self.path().into(), cause: error.to_string() });
+        }
+        let advance = {
+            let mut state = self.state.borrow_mut();
+            state.complete(sequence)
+        };
+        let Some(durable) = advance else { return };
+        self.tell_listeners(durable);
+        let waiters = self.state.borrow_mut().durable_queue.take_through(durable);
+        for waiter in waiters {
+            // Nobody waits any more: fine.
+            let _ = waiter.send(());
+        }
+    }
+
+    fn tell_listeners(&self, durable: GroupSequence) {
+        let mut listeners = self.listeners.take();
+        for listener in &mut listeners {
+            listener(durable);
+        }
+        // A listener may have added one.
+        let added = self.listeners.replace(listeners);
+        self.listeners.borrow_mut().extend(added);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.state.borrow().is_closed
+    }
+}
+
+impl State {
+    fn admit(&self, appender: Appender, payload_bytes: usize) -> Result<(), JournalError> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        self.check_size(payload_bytes)?;
+        let others_first = appender == Appender::Client && self.room_queue.is_waiting() && !self.room_queue.is_turn;
+        if others_first || !self.has_room(appender, payload_bytes) {
+            return Err(JournalError::Full);
+        }
+        Ok(())
+    }
+
+    fn check_size(&self, payload_bytes: usize) -> Result<(), JournalError> {
+        let overhead = (GROUP_HEADER_BYTES + entry_bytes(0)) as u64;
+        let payload_bytes_max = (self.ring.capacity_bytes() - self.reserve_bytes() - overhead) as usize;
+        if payload_bytes > payload_bytes_max {
+            return Err(JournalError::TooLarge { payload_bytes, payload_bytes_max });
+        }
+        Ok(())
+    }
+
+    fn has_room(&self, appender: Appender, payload_bytes: usize) -> bool {
+        let reserve_bytes = if appender == Appender::Client { self.reserve_bytes() } else { 0 };
+        let entry_bytes = entry_bytes(payload_bytes);
+        if self.open_group_takes(entry_bytes) {
+            self.ring.has_room_to_grow(self.grown_bytes(entry_bytes), reserve_bytes)
+        } else {
+            self.ring.has_room_for_group(fresh_bytes(entry_bytes), reserve_bytes)
+        }
+    }
+
+    /// Copies an admitted entry into the open group, or into a new one where it does not fit any more.
+    fn put(&mut self, header: &EntryHeader, payload: &[&[u8]], payload_bytes: usize) -> Written {
+        let entry_bytes = entry_bytes(payload_bytes);
+        if self.open_group_takes(entry_bytes) {
+            self.ring.grow(self.grown_bytes(entry_bytes));
+        } else {
+            if self.collector.is_open() {
+                self.seal_open();
+            }
+            let place = self.ring.begin(fresh_bytes(entry_bytes));
+            self.collector.begin(place, entry_bytes);
+        }
+        let sequence = self.ring.open_sequence();
+        let bytes = self.collector.add(header, payload);
+        self.enter_backlog(header, sequence, &bytes);
+        self.statistics.entries += 1;
+        self.statistics.payload_bytes += payload_bytes as u64;
+        Written { sequence, bytes }
+    }
+
+    /// What changes segment files waits for placement, and holds its group in the ring until then.
+    fn enter_backlog(&mut self, header: &EntryHeader, sequence: GroupSequence, bytes: &Bytes) {
+        let EntryHeader { segment_base, position, base_offset, last_offset, .. } = *header;
+        let change = match header.kind {
+            EntryKind::Append => Change::Write { segment_base, position, end_offset: last_offset + 1, bytes: bytes.clone() },
+            EntryKind::Truncate => Change::Cut(Cut { segment_base, position, end_offset: base_offset }),
+            EntryKind::BlockPrefix | EntryKind::LogStart | EntryKind::Deleted | EntryKind::Opened | EntryKind::CheckpointNote => return,
+        };
+        self.ring.count_unplaced();
+        let needless = self.backlog.push(&header.partition, sequence, change);
+        self.count_placed(needless);
+    }
+
+    fn open_group_takes(&self, entry_bytes: usize) -> bool {
+        self.collector.is_open()
+            && self.collector.open_bytes() + entry_bytes as u64 <= GROUP_BYTES_MAX
+            && self.collector.has_memory_to_grow(entry_bytes)
+            && self.ring.can_grow_in_lap(self.grown_bytes(entry_bytes))
+    }
+
+    fn grown_bytes(&self, entry_bytes: usize) -> u64 {
+        round_up_to_block(self.collector.open_bytes() + entry_bytes as u64)
+    }
+
+    fn seal_open(&mut self) {
+        let group = self.collector.seal(self.durable);
+        self.ring.seal();
+        self.statistics.groups += 1;
+        self.statistics.written_bytes += group.bytes.len() as u64;
+        self.sealed.push_back(group);
+    }
+
+    fn complete(&mut self, sequence: GroupSequence) -> Option<GroupSequence> {
+        let group = self.in_flight.iter_mut().find(|group| group.sequence == sequence).expect("only groups in flight complete");
+        group.is_complete = true;
+        let mut advance = None;
+        while self.in_flight.front().is_some_and(|group| group.is_complete) {
+            advance = self.in_flight.pop_front().map(|group| group.sequence);
+        }
+        if let Some(durable) = advance {
+            assert!(durable > self.durable, "what is durable never shrinks");
+            self.durable = durable;
+        }
+        advance
+    }
+
+    fn count_placed(&mut self, groups: Vec<GroupSequence>) {
+        for sequence in groups {
+            self.ring.count_placed(sequence);
+        }
+    }
+
+    fn last_sequence(&self) -> GroupSequence {
+        if self.collector.is_open() { self.ring.open_sequence() } else { GroupSequence(self.ring.open_sequence().0 - 1) }
+    }
+
+    fn reserve_bytes(&self) -> u64 {
+        round_up_to_block(self.ring.capacity_bytes() / RESERVE_SHARE)
+    }
+
+    fn is_under_pressure(&self) -> bool {
+        self.room_queue.is_waiting() || self.ring.used_bytes() >= self.ring.capacity_bytes() / PLACEMENT_SHARE
+    }
+}
+
+fn fresh_bytes(entry_bytes: usize) -> u64 {
+    round_up_to_block((GROUP_HEADER_BYTES + entry_bytes) as u64)
+}
+
+const _: () = assert!(GROUP_BYTES_MAX.is_multiple_of(BLOCK_BYTES as u64), "a full group leaves no block half used");
 
 impl fmt::Display for JournalError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

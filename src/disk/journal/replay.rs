@@ -1,7 +1,7 @@
 //! Reading a ring back: the groups of one life, in order, from where its checkpoint says to the last one that is whole. Plain bytes in, groups out.
 //!
 //! The last groups before a crash may be torn or missing: they were never acknowledged, and reading ends there. A group that was acknowledged and cannot be read is another
-//! matter: every group says up to where all before it were durable when it was submitted, so a hole below that is damage, and it is named rather than passed over.
+//! matter: every group says up to where all before it were durable when it was closed, so a hole below that is damage, and it is named rather than passed over.
 
 use std::fmt;
 
@@ -105,8 +105,8 @@ fn whole_group(file: &Bytes, position: u64) -> Option<ReadGroup> {
     (crc32c::crc32c(&body) == header.body_crc).then_some(ReadGroup { header, position, body })
 }
 
-/// Position of a group which says that the group `sequence` was durable before it was submitted itself. Its header alone is believed: it has a checksum of its own, and it is not
-/// written before the other was complete.
+/// Position of a group which says that the group `sequence` was durable before it was closed itself. Its header alone is believed: it has a checksum of its own, and it was
+/// not written before the other was complete.
 fn witness_of(file: &Bytes, journal_id: Uuid, sequence: GroupSequence) -> Option<u64> {
     (RING_START as usize..file.len()).step_by(BLOCK_BYTES).map(|at| at as u64).find(|position| {
         GroupHeader::decode(&file[*position as usize..])

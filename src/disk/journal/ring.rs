@@ -79,7 +79,10 @@ impl Ring {
 
     /// Whether a fresh group of that many bytes finds room with `reserve_bytes` left over.
     pub fn has_room_for_group(&self, group_bytes: u64, reserve_bytes: u64) -> bool {
-        self.fresh_start(group_bytes) + group_bytes + reserve_bytes <= self.tail + self.capacity_bytes
+        let start = self.fresh_start(group_bytes);
+        // An empty ring has nothing to keep: what is skipped to reach its beginning is not lost.
+        let tail = if self.used_bytes() == 0 { start } else { self.tail };
+        start + group_bytes + reserve_bytes <= tail + self.capacity_bytes
     }
 
     /// Whether the open group may grow to that many bytes where it lies, with `reserve_bytes` left over.
@@ -100,8 +103,9 @@ impl Ring {
         assert!(self.open.is_none(), "one group is open at a time");
         assert!(self.has_room_for_group(group_bytes, 0), "room was asked for first");
         let start = self.fresh_start(group_bytes);
+        // From the very end the next lap begins straight on; only a place before the end is left for it by a skip.
         let skipped_from = if start == self.head { 0 } else { self.position(self.head) };
-        if self.groups.is_empty() {
+        if self.used_bytes() == 0 {
             self.tail = start;
         }
         self.head = start + group_bytes;
@@ -227,6 +231,16 @@ mod tests {
         ring.release_before(GroupSequence(2));
         assert_eq!(ring.used_bytes(), 0);
         assert_eq!(put(&mut ring, 8), GroupPlace { sequence: GroupSequence(2), position: BLOCK, skipped_from: 0 });
+    }
+
+    #[test]
+    fn an_empty_ring_takes_a_group_of_its_whole_size_from_anywhere() {
+        let mut ring = small();
+        put(&mut ring, 5);
+        ring.release_before(GroupSequence(2));
+        assert!(ring.has_room_for_group(8 * BLOCK, 0));
+        assert_eq!(put(&mut ring, 8), GroupPlace { sequence: GroupSequence(2), position: BLOCK, skipped_from: 6 * BLOCK });
+        assert_eq!(ring.used_bytes(), 8 * BLOCK);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Placement creates a segment's `.log` file when it first writes into it and cuts it to its last byte once a later segment follows; nobody else writes `.log` files of a
 //! partition that is registered here. Until `placed` says so, bytes are in memory only (and in the ring).
 
+pub mod backlog;
+
 use crate::disk::checkpoint::{PartitionFacts, PlacedEnd};
 use crate::disk::journal::JournalError;
 

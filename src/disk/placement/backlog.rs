@@ -1,0 +1,266 @@
+//! What the ring holds and the segment files do not, partition by partition, in the order in which it was appended. Plain values, no I/O.
+//!
+//! The journal enters every append and truncation here; placement takes what is durable, writes it, and strikes it off. The bytes are slices of the journal's own groups.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+
+use super::PlacementTarget;
+use crate::cluster::TopicIdPartition;
+use crate::disk::checkpoint::PlacedEnd;
+use crate::disk::journal::GroupSequence;
+
+/// All partitions of a shard, with what waits for placement.
+#[derive(Default)]
+pub struct Backlog {
+    sites: HashMap<TopicIdPartition, Site, foldhash::fast::RandomState>,
+}
+
+/// A partition as placement sees it.
+pub struct Site {
+    pub target: Rc<dyn PlacementTarget>,
+    pub directory: Rc<Path>,
+    /// Up to where the segment files hold the log, flushed.
+    pub placed: PlacedEnd,
+    /// The same as the last checkpoint on stable storage says it: a block below this may not be rewritten before the journal holds what was in it.
+    pub checkpointed: PlacedEnd,
+    /// Its files failed: nothing more is placed, what waits stays in the ring for the next start.
+    pub is_failed: bool,
+    items: VecDeque<Item>,
+    /// Numbers of items count since registration.
+    next_number: u64,
+}
+
+struct Item {
+    number: u64,
+    sequence: GroupSequence,
+    change: Change,
+}
+
+/// One change of a partition's segment files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Bytes that belong at `position`; `end_offset` is the next offset after them.
+    Write { segment_base: i64, position: u32, end_offset: i64, bytes: Bytes },
+    /// What lies behind the log's new end, in that segment and in later ones, goes.
+    Cut(Cut),
+}
+
+/// The log ends at `position` of the segment; the next offset is `end_offset`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    pub segment_base: i64,
+    pub position: u32,
+    pub end_offset: i64,
+}
+
+impl Change {
+    /// Segment and position compare as the log's bytes follow each other.
+    fn place(&self) -> (i64, u32) {
+        match self {
+            Self::Write { segment_base, position, .. } => (*segment_base, *position),
+            Self::Cut(cut) => (cut.segment_base, cut.position),
+        }
+    }
+
+    /// Takes away what lies behind a later cut. Returns whether anything is left to do; an earlier cut always is, because a round may have written behind it.
+    fn cut_at(&mut self, cut: &Cut) -> bool {
+        let is_before = self.place() < (cut.segment_base, cut.position);
+        let Self::Write { segment_base, position, end_offset, bytes } = self else { return true };
+        if is_before && *segment_base == cut.segment_base && *position as usize + bytes.len() > cut.position as usize {
+            bytes.truncate((cut.position - *position) as usize);
+            *end_offset = cut.end_offset;
+        }
+        is_before
+    }
+}
+
+/// The changes of one partition that a round of placement carries out.
+pub struct PlacementWork {
+    pub partition: TopicIdPartition,
+    pub directory: Rc<Path>,
+    pub placed: PlacedEnd,
+    pub checkpointed: PlacedEnd,
+    pub changes: Vec<Change>,
+    /// Number of the last change; what comes later waits for another round.
+    pub last_number: u64,
+    /// The oldest group that waits for this partition.
+    pub oldest_sequence: GroupSequence,
+}
+
+impl Backlog {
+    pub fn register(&mut self, partition: TopicIdPartition, target: Rc<dyn PlacementTarget>, directory: Rc<Path>, placed: PlacedEnd) {
+        let site = Site { target, directory, placed, checkpointed: placed, is_failed: false, items: VecDeque::new(), next_number: 0 };
+        let previous = self.sites.insert(partition, site);
+        assert!(previous.is_none(), "partition {partition} is registered once");
+    }
+
+    /// Forgets a partition; returns the groups that no longer wait for it.
+    pub fn unregister(&mut self, partition: &TopicIdPartition) -> Vec<GroupSequence> {
+        let site = self.sites.remove(partition);
+        site.map_or_else(Vec::new, |site| site.items.iter().map(|item| item.sequence).collect())
+    }
+
+    pub fn get(&self, partition: &TopicIdPartition) -> Option<&Site> {
+        self.sites.get(partition)
+    }
+
+    pub fn get_mut(&mut self, partition: &TopicIdPartition) -> Option<&mut Site> {
+        self.sites.get_mut(partition)
+    }
+
+    pub fn partitions(&self) -> Vec<TopicIdPartition> {
+        self.sites.keys().copied().collect()
+    }
+
+    /// Enters a change of a registered partition. Returns the groups of earlier changes that a cut has made needless.
+    pub fn push(&mut self, partition: &TopicIdPartition, sequence: GroupSequence, change: Change) -> Vec<GroupSequence> {
+        let site = self.sites.get_mut(partition).unwrap_or_else(|| panic!("partition {partition} is registered before it appends"));
+        let mut needless = Vec::new();
+        if let Change::Cut(cut) = &change {
+            site.items.retain_mut(|item| {
+                let keeps = item.change.cut_at(cut);
+                if !keeps {
+                    needless.push(item.sequence);
+                }
+                keeps
+            });
+        }
+        site.items.push_back(Item { number: site.next_number, sequence, change });
+        site.next_number += 1;
+        needless
+    }
+
+    /// Durable changes of all partitions that have any, those that wait longest first.
+    pub fn durable_work(&self, durable: GroupSequence) -> Vec<PlacementWork> {
+        let mut works: Vec<PlacementWork> = self
+            .sites
+            .iter()
+            .filter(|(_, site)| !site.is_failed)
+            .filter_map(|(partition, site)| site.durable_work(*partition, durable))
+            .collect();
+        works.sort_unstable_by_key(|work| work.oldest_sequence);
+        works
+    }
+
+    /// Strikes off what a round has placed, up to and with the change of that number. Returns the groups that no longer wait for it; none if the partition is gone.
+    pub fn strike_off(&mut self, partition: &TopicIdPartition, last_number: u64, placed: PlacedEnd) -> Vec<GroupSequence> {
+        let Some(site) = self.sites.get_mut(partition) else { return Vec::new() };
+        site.placed = placed;
+        let count = site.items.iter().take_while(|item| item.number <= last_number).count();
+        site.items.drain(..count).map(|item| item.sequence).collect()
+    }
+
+    /// Changes of all partitions that wait.
+    pub fn waiting_count(&self) -> usize {
+        self.sites.values().map(|site| site.items.len()).sum()
+    }
+}
+
+impl Site {
+    /// Up to where readers may read the files: what is placed, but for what a cut that still waits takes away again.
+    pub fn readable(&self) -> PlacedEnd {
+        let cuts = self.items.iter().filter_map(|item| if let Change::Cut(cut) = &item.change { Some(cut) } else { None });
+        cuts.fold(self.placed, |end, cut| {
+            let is_behind = (end.segment_base, end.size_bytes) > (cut.segment_base, cut.position);
+            if is_behind { PlacedEnd { segment_base: cut.segment_base, size_bytes: cut.position, end_offset: cut.end_offset } } else { end }
+        })
+    }
+
+    fn durable_work(&self, partition: TopicIdPartition, durable: GroupSequence) -> Option<PlacementWork> {
+        let durable_items = || self.items.iter().take_while(|item| item.sequence <= durable);
+        let last_number = durable_items().last()?.number;
+        Some(PlacementWork {
+            partition,
+            directory: self.directory.clone(),
+            placed: self.placed,
+            checkpointed: self.checkpointed,
+            changes: durable_items().map(|item| item.change.clone()).collect(),
+            last_number,
+            oldest_sequence: self.items[0].sequence,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::disk::checkpoint::PartitionFacts;
+    use crate::disk::journal::JournalError;
+
+    struct Nobody;
+
+    impl PlacementTarget for Nobody {
+        fn facts(&self) -> PartitionFacts {
+            unreachable!("no checkpoint here")
+        }
+        fn placed(&self, _: PlacedEnd) {}
+        fn failed(&self, _: &JournalError) {}
+    }
+
+    const PLACED: PlacedEnd = PlacedEnd { segment_base: 0, size_bytes: 0, end_offset: 0 };
+
+    fn partition(number: i32) -> TopicIdPartition {
+        TopicIdPartition::new(Uuid::from_u128(1), number)
+    }
+
+    fn backlog(partitions: i32) -> Backlog {
+        let mut backlog = Backlog::default();
+        for number in 0..partitions {
+            backlog.register(partition(number), Rc::new(Nobody), Rc::from(Path::new("/data")), PLACED);
+        }
+        backlog
+    }
+
+    fn write(position: u32) -> Change {
+        Change::Write { segment_base: 0, position, end_offset: i64::from(position) + 1, bytes: Bytes::from_static(b"batch") }
+    }
+
+    #[test]
+    fn only_durable_changes_are_taken_and_the_longest_waiting_come_first() {
+        let mut backlog = backlog(3);
+        backlog.push(&partition(1), GroupSequence(1), write(0));
+        backlog.push(&partition(0), GroupSequence(2), write(0));
+        backlog.push(&partition(1), GroupSequence(3), write(5));
+        backlog.push(&partition(2), GroupSequence(3), write(0));
+        let works = backlog.durable_work(GroupSequence(2));
+        let taken: Vec<_> = works.iter().map(|work| (work.partition.partition, work.changes.len())).collect();
+        assert_eq!(taken, vec![(1, 1), (0, 1)]);
+        let end = PlacedEnd { size_bytes: 5, end_offset: 1, ..PLACED };
+        assert_eq!(backlog.strike_off(&partition(1), works[0].last_number, end), vec![GroupSequence(1)]);
+        assert_eq!(backlog.durable_work(GroupSequence(3)).len(), 3);
+        assert_eq!(backlog.unregister(&partition(1)), vec![GroupSequence(3)]);
+    }
+
+    #[test]
+    fn a_cut_makes_what_lies_behind_it_needless_and_keeps_its_place_in_the_order() {
+        let mut backlog = backlog(1);
+        backlog.push(&partition(0), GroupSequence(1), write(0));
+        backlog.push(&partition(0), GroupSequence(2), write(5));
+        let taken = backlog.durable_work(GroupSequence(2)).remove(0);
+        let cut = Change::Cut(Cut { segment_base: 0, position: 5, end_offset: 1 });
+        assert_eq!(backlog.push(&partition(0), GroupSequence(3), cut.clone()), vec![GroupSequence(2)]);
+        backlog.push(&partition(0), GroupSequence(4), write(5));
+        // The round that was under way has written what the cut takes away; its end stands, and the cut comes next.
+        let end = PlacedEnd { size_bytes: 10, end_offset: 2, ..PLACED };
+        assert_eq!(backlog.strike_off(&partition(0), taken.last_number, end), vec![GroupSequence(1)]);
+        assert_eq!(backlog.get(&partition(0)).unwrap().readable(), PlacedEnd { size_bytes: 5, end_offset: 1, ..PLACED });
+        assert_eq!(backlog.durable_work(GroupSequence(4)).remove(0).changes, vec![cut, write(5)]);
+    }
+
+    #[test]
+    fn a_cut_through_the_middle_of_a_write_keeps_its_first_part() {
+        let mut backlog = backlog(1);
+        backlog.push(&partition(0), GroupSequence(1), write(0));
+        let cut = Change::Cut(Cut { segment_base: 0, position: 2, end_offset: 1 });
+        assert_eq!(backlog.push(&partition(0), GroupSequence(2), cut.clone()), vec![]);
+        let kept = Change::Write { segment_base: 0, position: 0, end_offset: 1, bytes: Bytes::from_static(b"ba") };
+        assert_eq!(backlog.durable_work(GroupSequence(2)).remove(0).changes, vec![kept, cut]);
+    }
+}
