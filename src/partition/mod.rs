@@ -1,1 +1,5 @@
 //! One replica on its core, a narrator: append, read, wait.
+
+mod plan;
+
+pub use plan::{FileRange, Piece};

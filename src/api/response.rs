@@ -1,0 +1,68 @@
+//! Answers on their way out: the encoded bytes, and the ranges of segment files that stand between them.
+
+use smallvec::SmallVec;
+
+use crate::partition::FileRange;
+use crate::wire::{ApiKey, Chunk, Message, encode_response};
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Answer {
+    /// These bytes are sent, in their turn.
+    Send(Response),
+    /// Nothing is sent, ever (Produce with acks=0).
+    Nothing,
+    /// Nothing is sent and the connection closes, for this reason.
+    Close(CloseReason),
+}
+
+/// Why a connection is closed from our side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The frame does not hold what its header says; the text names what.
+    Malformed(String),
+    /// An API key that does not exist or is not served on this listener, or a version of it that is not.
+    Unsupported {
+        /// The key as sent.
+        api_key: i16,
+        /// The version as sent.
+        api_version: i16,
+    },
+    /// A Produce with acks=0 failed; closing is the only way to say so.
+    FailedWithoutAnswer,
+}
+
+impl std::fmt::Display for CloseReason {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            CloseReason::Malformed(what) => write!(formatter, "malformed request: {what}"),
+            CloseReason::Unsupported { api_key, api_version } => match ApiKey::try_from(*api_key) {
+                Ok(known) => write!(formatter, "unsupported request: {} version {api_version}", known.name()),
+                Err(_) => write!(formatter, "unsupported request: API key {api_key}"),
+            },
+            CloseReason::FailedWithoutAnswer => write!(formatter, "a produce request with acks=0 failed"),
+        }
+    }
+}
+
+/// One framed response: size, header and body. `Chunk::Deferred` tokens are indices into `files`.
+#[derive(Debug, Default)]
+pub struct Response {
+    /// What is sent, in order.
+    pub chunks: Vec<Chunk>,
+    /// The file ranges that deferred chunks stand for.
+    pub files: SmallVec<[FileRange; 1]>,
+}
+
+impl Response {
+    /// Encodes `body` as the answer to request `correlation_id` of `api_key` in `version`.
+    ///
+    /// # Panics
+    /// When the body cannot be said in that version: an answer is built for the version that it answers.
+    pub fn new<M: Message>(api_key: ApiKey, version: i16, correlation_id: i32, body: &M, files: SmallVec<[FileRange; 1]>) -> Response {
+        match encode_response(api_key, version, correlation_id, body) {
+            Ok(chunks) => Response { chunks, files },
+            Err(error) => panic!("{} version {version} cannot say its answer: {error}", api_key.name()),
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! What may cross from one core to another: one typed request per family, one reply for each, and the cancellation of a call whose caller has gone.
+//!
+//! Everything here owns its data (`Bytes`, file handles, plain values); nothing borrowed and nothing counted without atomics may stand in it.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::cluster::{Image, TopicIdPartition};
+use crate::log::ValidatedBatch;
+use crate::partition::Piece;
+use crate::wire::ErrorCode;
+
+/// A message between two shards. `call` is chosen by the caller and unique among its own calls.
+#[derive(Debug)]
+pub enum Message {
+    /// Please do this and answer under the same number.
+    Request { call: u64, request: Box<Request> },
+    /// The answer.
+    Reply { call: u64, reply: Box<Reply> },
+    /// Nobody waits for the answer any more; the work may stop where it stands.
+    Cancel { call: u64 },
+}
+
+/// What one shard asks of another.
+#[derive(Debug)]
+pub enum Request {
+    /// Append batches to partitions of this shard, in this order. Answered by `Reply::Append` when durable, or at once if nobody waits.
+    Append { items: Vec<AppendItem>, wait_durable: bool },
+    /// Plan a read of partitions of this shard. Answered by `Reply::Read`.
+    Read { items: Vec<ReadItem>, max_bytes: usize },
+    /// Answered by `Reply::Done` once one of these partitions has more to tell.
+    Watch { items: Vec<WatchItem> },
+    /// Find offsets. Answered by `Reply::Offsets`.
+    Offsets { items: Vec<OffsetItem> },
+    /// Find where leader epochs end. Answered by `Reply::EpochEnds`.
+    EpochEnds { items: Vec<EpochEndItem> },
+    /// Move log starts up. Answered by `Reply::Deleted` when durable.
+    DeleteRecords { items: Vec<(TopicIdPartition, i64)> },
+    /// List the producers of partitions. Answered by `Reply::Producers`.
+    Producers { items: Vec<TopicIdPartition> },
+    /// Sizes of every partition of this shard, or of these. Answered by `Reply::Sizes`.
+    Sizes { only: Option<Vec<TopicIdPartition>> },
+    /// The metadata has changed. Answered by `Reply::Done`.
+    Image { image: Arc<Image>, step: PublishStep },
+    /// Serve this client. Answered by `Reply::Done` when it has gone.
+    Connection(NewConnection),
+    /// Finish what is under way and place everything. Answered by `Reply::Done`.
+    Stop,
+}
+
+/// A new image reaches the shards in two steps, so that nobody sees a partition whose owner does not have it yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublishStep {
+    /// Owners make new partitions and take over new leader epochs.
+    Prepare,
+    /// Everybody sees the image; owners let go of what is deleted.
+    Adopt,
+}
+
+/// What comes back.
+#[derive(Debug)]
+pub enum Reply {
+    /// One for each item, in order.
+    Append(Vec<AppendResult>),
+    /// One for each item, in order.
+    Read(Vec<ReadResult>),
+    /// One for each item, in order.
+    Offsets(Vec<Result<OffsetAnswer, ErrorCode>>),
+    /// Epoch and end offset (-1, -1: unknown), one for each item, in order.
+    EpochEnds(Vec<Result<(i32, i64), ErrorCode>>),
+    /// The new log start, one for each item, in order.
+    Deleted(Vec<Result<i64, ErrorCode>>),
+    /// One for each item, in order.
+    Producers(Vec<Result<Vec<ProducerAnswer>, ErrorCode>>),
+    /// Size in bytes of each partition found.
+    Sizes(Vec<(TopicIdPartition, i64)>),
+    /// Done.
+    Done,
+}
+
+/// One batch for one partition.
+#[derive(Debug)]
+pub struct AppendItem {
+    /// Where it goes.
+    pub partition: TopicIdPartition,
+    /// What goes there, checked.
+    pub batch: ValidatedBatch,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug)]
+pub struct AppendResult {
+    /// None, or why it was not appended.
+    pub error: ErrorCode,
+    /// A sentence for the client.
+    pub message: Option<String>,
+    /// Offset of its first record, -1 on errors.
+    pub base_offset: i64,
+    /// The broker's time stamp, -1 unless the topic asks for it.
+    pub log_append_time_ms: i64,
+    /// Where the log begins, -1 if unknown.
+    pub log_start_offset: i64,
+}
+
+/// One partition to read.
+#[derive(Clone, Debug)]
+pub struct ReadItem {
+    /// Which one.
+    pub partition: TopicIdPartition,
+    /// From which offset on.
+    pub fetch_offset: i64,
+    /// The leader epoch that the client knows, -1: no check.
+    pub current_leader_epoch: i32,
+    /// Epoch of the last record that the client holds, -1: no check.
+    pub last_fetched_epoch: i32,
+    /// Bytes at most, but for a first batch that is larger.
+    pub max_bytes: usize,
+    /// Only up to the last stable offset.
+    pub read_committed: bool,
+}
+
+/// What a partition has to tell a reader.
+#[derive(Debug)]
+pub struct ReadResult {
+    /// None, or why there is nothing.
+    pub error: ErrorCode,
+    /// -1 on errors.
+    pub high_watermark: i64,
+    /// -1 on errors.
+    pub last_stable_offset: i64,
+    /// -1 on errors.
+    pub log_start_offset: i64,
+    /// Epoch and end offset where the reader's log parts from ours (KIP-595).
+    pub diverging: Option<(i32, i64)>,
+    /// Producer id and first offset of aborted transactions that overlap the records.
+    pub aborted: Vec<(i64, i64)>,
+    /// The records, whole batches in order.
+    pub pieces: Vec<Piece>,
+    /// Who leads, for the hints on errors 6 and 74.
+    pub leader_id: i32,
+    /// In which epoch.
+    pub leader_epoch: i32,
+}
+
+impl ReadResult {
+    /// Nothing but `error`.
+    pub fn failed(error: ErrorCode) -> ReadResult {
+        ReadResult {
+            error,
+            high_watermark: -1,
+            last_stable_offset: -1,
+            log_start_offset: -1,
+            diverging: None,
+            aborted: Vec::new(),
+            pieces: Vec::new(),
+            leader_id: -1,
+            leader_epoch: -1,
+        }
+    }
+
+    /// Bytes of records.
+    pub fn bytes(&self) -> usize {
+        self.pieces.iter().map(Piece::length).sum()
+    }
+}
+
+/// A partition whose reader waits, and what it has been told already.
+#[derive(Debug)]
+pub struct WatchItem {
+    /// Which one.
+    pub partition: TopicIdPartition,
+    /// The end of what the reader may see, as it was told.
+    pub visible_end: i64,
+    /// Log start as it was told.
+    pub log_start_offset: i64,
+    /// Leader epoch as it was told.
+    pub leader_epoch: i32,
+    /// Only the last stable offset counts.
+    pub read_committed: bool,
+}
+
+impl WatchItem {
+    /// Waits for more than `seen`.
+    pub fn new(item: &ReadItem, seen: &ReadResult) -> WatchItem {
+        WatchItem {
+            partition: item.partition,
+            visible_end: if item.read_committed { seen.last_stable_offset } else { seen.high_watermark },
+            log_start_offset: seen.log_start_offset,
+            leader_epoch: seen.leader_epoch,
+            read_committed: item.read_committed,
+        }
+    }
+}
+
+/// An offset to be found.
+#[derive(Clone, Debug)]
+pub struct OffsetItem {
+    /// In which partition.
+    pub partition: TopicIdPartition,
+    /// A time in ms, or one of Kafka's special values.
+    pub timestamp: i64,
+    /// The leader epoch that the client knows, -1: no check.
+    pub current_leader_epoch: i32,
+    /// Latest means the last stable offset.
+    pub read_committed: bool,
+}
+
+/// An offset found; -1 and -1 when no record fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OffsetAnswer {
+    /// The offset.
+    pub offset: i64,
+    /// The record's time stamp in ms, -1 for special values.
+    pub timestamp: i64,
+    /// The epoch that the record belongs to, -1 if unknown.
+    pub leader_epoch: i32,
+}
+
+/// A leader epoch whose end is asked for.
+#[derive(Clone, Debug)]
+pub struct EpochEndItem {
+    /// In which partition.
+    pub partition: TopicIdPartition,
+    /// The epoch.
+    pub leader_epoch: i32,
+    /// The leader epoch that the client knows, -1: no check.
+    pub current_leader_epoch: i32,
+}
+
+/// A producer that a partition remembers.
+#[derive(Clone, Debug)]
+pub struct ProducerAnswer {
+    /// Its id.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub producer_epoch: i16,
+    /// The last sequence number, -1 if none.
+    pub last_sequence: i32,
+    /// Time stamp in ms of its last append.
+    pub last_timestamp: i64,
+    /// Epoch of the coordinator of its last marker, -1 if none.
+    pub coordinator_epoch: i32,
+    /// First offset of its open transaction, -1 if none.
+    pub current_transaction_start_offset: i64,
+}
+
+/// A client that has just been accepted.
+#[derive(Debug)]
+pub struct NewConnection {
+    /// Its socket.
+    pub descriptor: OwnedFd,
+    /// Its address.
+    pub peer_address: SocketAddr,
+    /// Which listener it dialled.
+    pub listener_index: usize,
+}
