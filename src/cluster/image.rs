@@ -24,8 +24,10 @@ pub type ConfigMap = BTreeMap<Arc<str>, Arc<str>>;
 /// Broker ids of a replica set. Three replicas are the usual case and stay inline.
 pub type ReplicaSet = SmallVec<[i32; 3]>;
 
-/// A directory id that stands for "somewhere, not said" (KIP-858).
-pub const DIRECTORY_UNASSIGNED: Uuid = Uuid::from_u128(0);
+/// Directory ids that name no directory (KIP-858): of a time before they had ids, not assigned yet, and lost with its disk.
+pub const DIRECTORY_MIGRATING: Uuid = Uuid::from_u128(0);
+pub const DIRECTORY_UNASSIGNED: Uuid = Uuid::from_u128(1);
+pub const DIRECTORY_LOST: Uuid = Uuid::from_u128(2);
 
 /// The whole cluster at one offset of the metadata log.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -237,6 +239,39 @@ pub struct BrokerImage {
 }
 
 impl BrokerImage {
+    /// Whether it serves clients: neither fenced nor on its way out.
+    pub fn is_active(&self) -> bool {
+        !self.fenced && !self.in_controlled_shutdown
+    }
+
+    /// Whether a replica in a directory can be reached: the directory is among those that the broker has, or it is not said which it is.
+    pub fn has_directory_online(&self, directory: &Uuid) -> bool {
+        match *directory {
+            DIRECTORY_MIGRATING | DIRECTORY_UNASSIGNED => true,
+            DIRECTORY_LOST => false,
+            _ => self.directories.contains(directory),
+        }
+    }
+
+    /// Whether new replicas may be put here: not when all directories are cordoned (KIP-1066). A broker that names no directory is of a time before they had ids.
+    pub fn has_usable_directory(&self) -> bool {
+        let cordoned = self.cordoned_directories.as_deref().unwrap_or_default();
+        self.directories.is_empty() || self.directories.iter().any(|directory| !cordoned.contains(directory))
+    }
+
+    /// The directory of a new replica: known where the broker has only one that is not cordoned, else left to the broker.
+    pub fn directory_for_new_replica(&self) -> Uuid {
+        if self.directories.is_empty() {
+            return DIRECTORY_MIGRATING;
+        }
+        let cordoned = self.cordoned_directories.as_deref().unwrap_or_default();
+        let mut usable = self.directories.iter().filter(|directory| !cordoned.contains(directory));
+        match (usable.next(), usable.next()) {
+            (Some(only), None) => *only,
+            _ => DIRECTORY_UNASSIGNED,
+        }
+    }
+
     pub fn endpoint(&self, listener: &str) -> Option<&Endpoint> {
         self.endpoints.iter().find(|endpoint| &*endpoint.name == listener)
     }

@@ -6,10 +6,13 @@
 pub mod apply;
 #[cfg(test)]
 mod apply_tests;
+pub mod decide;
 pub mod features;
 pub mod image;
 mod image_records;
+pub mod placement;
 pub mod record;
+pub mod topic_name;
 
 use std::fmt;
 
