@@ -59,7 +59,7 @@ const PLACEMENT_SHARE: u64 = 4;
 const RESERVE_SHARE: u64 = 8;
 
 /// An entry that was taken into the open group: durable once the journal's durable sequence has reached its group.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     pub sequence: GroupSequence,
     /// The payload in the group's own memory; tail cache, sends and placement share it.
@@ -618,3 +618,6 @@ impl fmt::Display for JournalError {
 }
 
 impl std::error::Error for JournalError {}
+
+#[cfg(test)]
+mod tests;

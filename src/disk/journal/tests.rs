@@ -1,0 +1,278 @@
+//! The journal on a real ring file and a real shard: what is durable is in the file, in order; a full ring makes appenders wait in order; a failure is final.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use uuid::Uuid;
+
+use super::replay::{ReplayStart, read_groups};
+use super::*;
+use crate::disk::checkpoint::PartitionFacts;
+use crate::rt;
+use crate::rt::file::{File, OpenMode};
+
+const RING_BYTES: u64 = 1 << 20;
+const LIFE: Uuid = Uuid::from_u128(42);
+const PARTITION: TopicIdPartition = TopicIdPartition::new(Uuid::from_u128(9), 0);
+const NOTHING_PLACED: PlacedEnd = PlacedEnd { segment_base: 0, size_bytes: 0, end_offset: 0 };
+
+struct Nobody;
+
+impl PlacementTarget for Nobody {
+    fn facts(&self) -> PartitionFacts {
+        unreachable!("no checkpoint here")
+    }
+    fn placed(&self, _: PlacedEnd) {}
+    fn failed(&self, _: &JournalError) {}
+}
+
+fn new_ring(directory: &Path) -> RingFile {
+    RingFile::create_blocking(&file::ring_path(directory, 0), RING_BYTES, true).unwrap()
+}
+
+fn start(ring: RingFile) -> Rc<Journal> {
+    let journal = Journal::start(ring, LIFE, Durability::Dsync);
+    journal.register(PARTITION, Rc::new(Nobody), Rc::from(Path::new("/nowhere")), NOTHING_PLACED);
+    journal
+}
+
+/// The nth record: its offset is n, its place in the segment does not matter here.
+fn header(number: i64) -> EntryHeader {
+    EntryHeader::append(PARTITION, 0, number as u32, number, number, 0)
+}
+
+fn payload(number: i64, bytes: usize) -> Vec<u8> {
+    vec![number as u8; bytes]
+}
+
+/// Stands in for placement and its checkpoint: everything durable is placed, its space is free.
+fn place_all(journal: &Journal) {
+    for work in journal.durable_work() {
+        journal.strike_off(&work.partition, work.last_number, NOTHING_PLACED);
+    }
+    journal.checkpointed(journal.replay_start(), &[]);
+}
+
+/// Offsets that a restart finds in the ring.
+fn replayed(ring: &RingFile, start: JournalStart) -> Vec<i64> {
+    let file = ring.read_blocking().unwrap();
+    let start = ReplayStart { journal_id: LIFE, sequence: start.sequence, position: start.position };
+    let groups = read_groups(&file, start).unwrap();
+    let entries = groups.iter().flat_map(|group| group.entries().unwrap());
+    entries
+        .map(|(number, entry)| {
+            assert!(entry.payload.iter().all(|byte| *byte == entry.header.base_offset as u8), "entry {number} holds its own bytes");
+            entry.header.base_offset
+        })
+        .collect()
+}
+
+#[test]
+fn what_is_durable_is_in_the_ring_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let ring = new_ring(directory.path());
+    rt::run(move || async move {
+        let journal = start(ring.clone());
+        let mut last = GroupSequence(0);
+        for number in 0..50 {
+            let bytes = payload(number, 100 + number as usize * 50);
+            let written = journal.append(&header(number), &[&bytes[..10], &bytes[10..]]).unwrap();
+            assert_eq!(&written.bytes[..], &bytes[..]);
+            assert!(written.sequence >= last);
+            last = written.sequence;
+        }
+        journal.wait_durable(last).await.unwrap();
+        assert!(journal.durable_sequence() >= last);
+        assert_eq!(replayed(&ring, journal.replay_start()), (0..50).collect::<Vec<_>>());
+        // All fifty were appended before the writer had its turn: they are one group.
+        assert_eq!((journal.statistics().groups, journal.statistics().entries), (1, 50));
+    });
+}
+
+#[test]
+fn entries_that_arrive_during_a_write_share_the_next_group() {
+    let directory = tempfile::tempdir().unwrap();
+    let ring = new_ring(directory.path());
+    rt::run(move || async move {
+        let journal = start(ring);
+        let mut tasks = Vec::new();
+        for task in 0..32 {
+            let journal = journal.clone();
+            tasks.push(rt::spawn(async move {
+                for round in 0..20 {
+                    let number = task * 20 + round;
+                    let written = journal.append(&header(number), &[&payload(number, 200)]).unwrap();
+                    journal.wait_durable(written.sequence).await.unwrap();
+                }
+            }));
+        }
+        for task in tasks {
+            task.await;
+        }
+        let statistics = journal.statistics();
+        assert_eq!(statistics.entries, 640);
+        assert!(statistics.groups < 320, "{} groups for 640 entries of 32 tasks", statistics.groups);
+    });
+}
+
+#[test]
+fn listeners_hear_of_every_group_in_order_before_waiters_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let ring = new_ring(directory.path());
+    rt::run(move || async move {
+        let journal = start(ring);
+        let heard = Rc::new(RefCell::new(Vec::new()));
+        let ear = heard.clone();
+        journal.on_durable(Box::new(move |sequence| ear.borrow_mut().push(sequence)));
+        for number in 0..20 {
+            let written = journal.append(&header(number), &[&payload(number, 5000)]).unwrap();
+            if number % 3 == 0 {
+                journal.wait_durable(written.sequence).await.unwrap();
+                assert!(*heard.borrow().last().unwrap() >= written.sequence);
+            }
+        }
+        journal.wait_durable(journal.last_sequence()).await.unwrap();
+        assert!(heard.borrow().is_sorted_by(|left, right| left < right));
+    });
+}
+
+#[test]
+fn a_group_closes_at_its_limit_and_a_larger_entry_is_a_group_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let ring = new_ring(directory.path());
+    rt::run(move || async move {
+        let journal = start(ring.clone());
+        let sizes = [300 << 10, 300 << 10, 50 << 10];
+        let sequences: Vec<_> = sizes
+            .iter()
+            .enumerate()
+            .map(|(number, size)| journal.append(&header(number as i64), &[&payload(number as i64, *size)]).unwrap().sequence.0)
+            .collect();
+        assert_eq!(sequences, [1, 2, 2]);
+        journal.wait_durable(journal.last_sequence()).await.unwrap();
+        place_all(&journal);
+        let large = journal.append(&header(3), &[&payload(3, 700 << 10)]).unwrap();
+        let start = journal.replay_start();
+        journal.wait_durable(large.sequence).await.unwrap();
+        assert_eq!(replayed(&ring, start), [3]);
+    });
+}
+
+/// Many times the ring's size goes through it, each lap over the one before; what a crash would find is always what was not placed.
+#[test]
+fn many_laps_leave_only_what_is_needed() {
+    let directory = tempfile::tempdir().unwrap();
+    let ring = new_ring(directory.path());
+    rt::run(move || async move {
+        let journal = start(ring.clone());
+        let mut first_needed = 0;
+        for number in 0..3000 {
+            let bytes = payload(number, (number as usize * 7919) % 20_000);
+            if journal.append(&header(number), &[&bytes]) == Err(JournalError::Full) {
+                journal.wait_durable(journal.last_sequence()).await.unwrap();
+                let start = journal.replay_start();
+                assert_eq!(replayed(&ring, start), (first_needed..number).collect::<Vec<_>>());
+                place_all(&journal);
+                first_needed = number;
+                journal.append(&header(number), &[&bytes]).unwrap();
+            }
+            if number % 10 == 0 {
+                journal.wait_durable(journal.last_sequence()).await.unwrap();
+            }
+        }
+        assert!(journal.statistics().written_bytes > 20 * RING_BYTES);
+    });
+}
+
+#[test]
+fn a_full_ring_lets_appenders_in_again_in_the_order_in_which_they_came() {
+    let directory = tempfile::tempdir().unwrap();
+    let ring = new_ring(directory.path());
+    rt::run(move || async move {
+        let journal = start(ring);
+        let mut number = 0;
+        while journal.append(&header(number), &[&payload(number, 10_000)]).is_ok() {
+            number += 1;
+        }
+        let order = Rc::new(RefCell::new(Vec::new()));
+        let mut tasks = Vec::new();
+        for waiter in 0..10 {
+            let (journal, order) = (journal.clone(), order.clone());
+            tasks.push(rt::spawn(async move {
+                // The first asks for much, the others for little: they do not overtake it.
+                let bytes = if waiter == 0 { 400_000 } else { 100 };
+                let room = journal.wait_for_room(bytes).await.unwrap();
+                room.enter(|| journal.append(&header(0), &[&payload(0, bytes)]).unwrap());
+                order.borrow_mut().push(waiter);
+            }));
+        }
+        rt::yield_now().await;
+        assert_eq!(journal.check_room(100), Err(JournalError::Full), "nobody overtakes those who wait");
+        // One who gives up does not hold up the others.
+        tasks.remove(4).cancel().await;
+        journal.wait_durable(journal.last_sequence()).await.unwrap();
+        place_all(&journal);
+        for task in tasks {
+            task.await;
+        }
+        assert_eq!(*order.borrow(), [0, 1, 2, 3, 5, 6, 7, 8, 9]);
+        journal.check_room(100).unwrap();
+    });
+}
+
+#[test]
+fn upkeep_finds_room_in_a_ring_that_is_full_for_clients() {
+    let directory = tempfile::tempdir().unwrap();
+    let ring = new_ring(directory.path());
+    rt::run(move || async move {
+        let journal = start(ring);
+        let mut number = 0;
+        while journal.append(&header(number), &[&payload(number, 10_000)]).is_ok() {
+            number += 1;
+        }
+        let prefix = EntryHeader::block_prefix(PARTITION, 0, 0);
+        let mut bytes = 0;
+        while bytes < journal.upkeep_bytes_max() {
+            bytes += 4000;
+            journal.append_upkeep(&prefix, &[&[0; 4000]]).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_payload_that_never_fits_is_refused_for_good() {
+    let directory = tempfile::tempdir().unwrap();
+    let ring = new_ring(directory.path());
+    rt::run(move || async move {
+        let journal = start(ring);
+        let Err(JournalError::TooLarge { payload_bytes_max, .. }) = journal.append(&header(0), &[&[0; 2 << 20]]) else {
+            panic!("it has no room in a ring of 1 MiB")
+        };
+        assert!(journal.wait_for_room(payload_bytes_max + 1).await.is_err());
+        // One that just fits is taken wherever the ring stands, once it is empty.
+        journal.append(&header(0), &[&[0; 300_000]]).unwrap();
+        journal.wait_durable(journal.last_sequence()).await.unwrap();
+        place_all(&journal);
+        let written = journal.append(&header(1), &[&vec![1; payload_bytes_max]]).unwrap();
+        journal.wait_durable(written.sequence).await.unwrap();
+    });
+}
+
+#[test]
+fn a_failed_write_is_final() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut ring = new_ring(directory.path());
+    // A descriptor that cannot write stands for a disk that does not.
+    ring.file = File::open_blocking(ring.file.path(), OpenMode::READ.direct(true)).unwrap();
+    rt::run(move || async move {
+        let journal = start(ring);
+        let written = journal.append(&header(0), &[b"lost"]).unwrap();
+        let room = journal.wait_for_room(10).await.unwrap();
+        let error = journal.wait_durable(written.sequence).await.unwrap_err();
+        assert!(matches!(&error, JournalError::Failed { path, .. } if path == journal.path()));
+        assert_eq!(journal.durable_sequence(), GroupSequence(0));
+        assert_eq!(room.enter(|| journal.append(&header(1), &[b"refused"])).unwrap_err(), error);
+        assert_eq!(journal.wait_for_room(10).await.err(), Some(error.clone()));
+        assert_eq!(journal.wait_durable(written.sequence).await, Err(error));
+    });
+}
