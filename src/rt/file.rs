@@ -88,6 +88,7 @@ pub enum Operation {
     Remove,
     CreateDirectory,
     SyncDirectory,
+    ListDirectory,
 }
 
 /// Why it failed.
@@ -393,6 +394,15 @@ pub fn create_directory_blocking(path: impl Into<PathBuf>) -> Result<()> {
     std::fs::create_dir_all(&path).map_err(|error| named(Operation::CreateDirectory, path, error))
 }
 
+/// The names in a directory, in no order; those that are not UTF-8 are none of ours and are left out.
+pub fn list_directory_blocking(path: impl AsRef<Path>) -> Result<Vec<String>> {
+    let path = path.as_ref();
+    let fail = |error| named(Operation::ListDirectory, path.to_path_buf(), error);
+    let entries = std::fs::read_dir(path).map_err(fail)?;
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name().into_string().ok()).map_err(fail));
+    names.filter_map(Result::transpose).collect()
+}
+
 impl FileError {
     /// The kernel's number, where there is one.
     pub fn errno(&self) -> Option<i32> {
@@ -428,6 +438,7 @@ impl fmt::Display for FileError {
             Operation::Remove => "remove",
             Operation::CreateDirectory => "make the directory",
             Operation::SyncDirectory => "flush the directory",
+            Operation::ListDirectory => "list the directory",
         };
         write!(formatter, "cannot {step} {}", self.path.display())?;
         if let Some(position) = self.position {

@@ -255,6 +255,22 @@ impl Drop for Waiting {
     }
 }
 
+/// Runs a handful of futures beside each other in one task and gives their outputs in their order. Each wake looks at all of them, so it is meant for a few.
+pub async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let mut running: Vec<Pin<Box<F>>> = futures.into_iter().map(Box::pin).collect();
+    let mut outputs: Vec<Option<F::Output>> = running.iter().map(|_| None).collect();
+    poll_fn(|context| {
+        for (future, output) in running.iter_mut().zip(&mut outputs).filter(|(_, output)| output.is_none()) {
+            if let Poll::Ready(value) = future.as_mut().poll(context) {
+                *output = Some(value);
+            }
+        }
+        if outputs.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    outputs.into_iter().flatten().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -319,5 +335,16 @@ mod tests {
         assert_eq!(budget.available(), 6);
         drop(waiting);
         assert_eq!(budget.available(), 10);
+    }
+
+    /// Futures that end out of order give their outputs in order.
+    #[test]
+    fn join_all_waits_for_the_last() {
+        let (first, second) = (oneshot(), oneshot());
+        let mut joined = Box::pin(join_all([first.1, second.1]));
+        second.0.send(2).unwrap();
+        assert!(poll_once(joined.as_mut()).is_pending());
+        first.0.send(1).unwrap();
+        assert_eq!(poll_once(joined.as_mut()), Poll::Ready(vec![Some(1), Some(2)]));
     }
 }

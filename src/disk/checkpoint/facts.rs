@@ -59,6 +59,19 @@ pub struct PartitionRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FactsError;
 
+impl PartitionHome {
+    /// The payload of the journal's `Opened` entry.
+    pub fn encode(&self) -> Vec<u8> {
+        [self.directory_id.as_bytes(), self.name.as_bytes()].concat()
+    }
+
+    pub fn decode(mut payload: Bytes) -> Result<Self, FactsError> {
+        let directory_id = take_uuid(&mut payload)?;
+        let name = String::from_utf8(payload.to_vec()).map_err(|_| FactsError)?;
+        Ok(Self { directory_id, name })
+    }
+}
+
 impl PartitionRecord {
     pub fn encode(&self, into: &mut Vec<u8>) {
         let start = into.len();

@@ -250,6 +250,10 @@ impl Journal {
         self.journal_id
     }
 
+    pub fn ring_id(&self) -> Uuid {
+        self.ring_file.ring_id
+    }
+
     pub fn path(&self) -> &Path {
         self.ring_file.file.path()
     }
@@ -328,6 +332,11 @@ impl Journal {
             site.target.clone()
         };
         target.failed(error);
+    }
+
+    /// Directories and ends of the live files behind whose last byte zeros may lie.
+    pub fn padded_ends(&self) -> Vec<(Rc<Path>, PlacedEnd)> {
+        self.state.borrow().backlog.padded_ends()
     }
 
     /// All partitions that are registered.

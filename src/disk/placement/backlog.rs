@@ -13,6 +13,7 @@ use super::PlacementTarget;
 use crate::cluster::TopicIdPartition;
 use crate::disk::checkpoint::PlacedEnd;
 use crate::disk::journal::GroupSequence;
+use crate::disk::journal::group::BLOCK_BYTES;
 
 /// All partitions of a shard, with what waits for placement.
 #[derive(Default)]
@@ -30,6 +31,8 @@ pub struct Site {
     pub checkpointed: PlacedEnd,
     /// Its files failed: nothing more is placed, what waits stays in the ring for the next start.
     pub is_failed: bool,
+    /// Zeros may lie behind the last byte of its live file.
+    is_padded: bool,
     items: VecDeque<Item>,
     /// Numbers of items count since registration.
     next_number: u64,
@@ -94,7 +97,16 @@ pub struct PlacementWork {
 
 impl Backlog {
     pub fn register(&mut self, partition: TopicIdPartition, target: Rc<dyn PlacementTarget>, directory: Rc<Path>, placed: PlacedEnd) {
-        let site = Site { target, directory, placed, checkpointed: placed, is_failed: false, items: VecDeque::new(), next_number: 0 };
+        let site = Site {
+            target,
+            directory,
+            placed,
+            checkpointed: placed,
+            is_failed: false,
+            is_padded: false,
+            items: VecDeque::new(),
+            next_number: 0,
+        };
         let previous = self.sites.insert(partition, site);
         assert!(previous.is_none(), "partition {partition} is registered once");
     }
@@ -151,8 +163,14 @@ impl Backlog {
     pub fn strike_off(&mut self, partition: &TopicIdPartition, last_number: u64, placed: PlacedEnd) -> Vec<GroupSequence> {
         let Some(site) = self.sites.get_mut(partition) else { return Vec::new() };
         site.placed = placed;
+        site.is_padded = !(placed.size_bytes as usize).is_multiple_of(BLOCK_BYTES);
         let count = site.items.iter().take_while(|item| item.number <= last_number).count();
         site.items.drain(..count).map(|item| item.sequence).collect()
+    }
+
+    /// Directories and ends of the live files behind whose last byte zeros may lie.
+    pub fn padded_ends(&self) -> Vec<(Rc<Path>, PlacedEnd)> {
+        self.sites.values().filter(|site| site.is_padded).map(|site| (site.directory.clone(), site.placed)).collect()
     }
 
     /// Changes of all partitions that wait.
@@ -172,7 +190,9 @@ impl Site {
     }
 
     fn durable_work(&self, partition: TopicIdPartition, durable: GroupSequence) -> Option<PlacementWork> {
-        let durable_items = || self.items.iter().take_while(|item| item.sequence <= durable);
+        // A cut is looked at first in its round or not at all: what is written after it may begin in a block that only exists once all before is done.
+        let is_ready = |(index, item): &(usize, &Item)| item.sequence <= durable && (*index == 0 || !matches!(item.change, Change::Cut(_)));
+        let durable_items = || self.items.iter().enumerate().take_while(is_ready).map(|(_, item)| item);
         let last_number = durable_items().last()?.number;
         Some(PlacementWork {
             partition,

@@ -1,12 +1,48 @@
 //! Placement: what the journal holds is written into segment files, so that the ring's space can be taken again.
 //!
+//! A round takes all durable changes, keeps in the journal what their first blocks hold already (so that a torn rewrite of a block loses nothing), writes and flushes the segment
+//! files, writes a checkpoint, and only then frees the ring's space. Rounds run when the ring has filled to a part, every few seconds while there is anything to place, and at a
+//! clean stop. All of it is upkeep: it runs in the background queue of its shard, and clients go first.
+//!
 //! Placement creates a segment's `.log` file when it first writes into it and cuts it to its last byte once a later segment follows; nobody else writes `.log` files of a
-//! partition that is registered here. Until `placed` says so, bytes are in memory only (and in the ring).
+//! partition that is registered with the journal. Until `PlacementTarget::placed` says so, bytes are in memory only (and in the ring).
 
 pub mod backlog;
+pub mod plan;
+pub mod segment;
 
-use crate::disk::checkpoint::{PartitionFacts, PlacedEnd};
-use crate::disk::journal::JournalError;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use self::backlog::PlacementWork;
+use self::plan::{Step, plan};
+use crate::cluster::TopicIdPartition;
+use crate::disk::checkpoint::slot::{CheckpointWriter, Slot};
+use crate::disk::checkpoint::{PartitionFacts, PartitionRecord, PlacedEnd};
+use crate::disk::journal::entry::ENTRY_HEADER_BYTES;
+use crate::disk::journal::group::BLOCK_BYTES;
+use crate::disk::journal::{EntryHeader, Journal, JournalError, JournalStart};
+use crate::rt;
+use crate::rt::file::FileError;
+use crate::rt::sync::Budget;
+
+/// What waits this long is placed even if the ring has room: it leaves memory, and a restart has less to replay.
+const IDLE_DELAY: Duration = Duration::from_secs(5);
+
+/// A round that found nothing to free in a ring that is filling is repeated after this: what has just been appended is durable by then.
+const RETRY_DELAY: Duration = Duration::from_millis(5);
+
+/// After a failure or on a full disk there is no hurry.
+const TROUBLE_DELAY: Duration = Duration::from_millis(250);
+
+/// Partitions whose files are read, written or flushed at once.
+const PARTITIONS_AT_ONCE: usize = 8;
+
+/// Partitions whose facts are taken for a checkpoint between two looks at what else the shard has to do.
+const FACTS_AT_ONCE: usize = 16;
 
 /// What placement and checkpoints ask of a partition on their shard. All calls are synchronous and short; none may append to the journal.
 pub trait PlacementTarget {
@@ -18,4 +54,337 @@ pub trait PlacementTarget {
 
     /// Writing or flushing this partition's files failed: it takes no more appends until a restart has recovered it. What is durable in the journal stays readable from memory.
     fn failed(&self, error: &JournalError);
+}
+
+/// Where a shard's checkpoints go, and which one comes next.
+#[derive(Clone, Debug)]
+pub struct CheckpointTurn {
+    pub journal_directory: PathBuf,
+    pub shard: u16,
+    /// Number and slot of the next checkpoint.
+    pub number: u64,
+    pub slot: Slot,
+}
+
+/// Counted since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PlacementStatistics {
+    pub rounds: u64,
+    pub checkpoints: u64,
+    /// Bytes of batches that were brought into segment files.
+    pub placed_bytes: u64,
+    /// Rounds that a full disk has stopped.
+    pub no_space: u64,
+}
+
+/// Placement of one shard.
+pub struct Placement {
+    journal: Rc<Journal>,
+    turn: RefCell<CheckpointTurn>,
+    direct: bool,
+    /// One round at a time.
+    rounds: Budget,
+    is_stopped: Cell<bool>,
+    /// Entries that the last checkpoint tells of: where there are no more, there is nothing to write down.
+    entries_told: Cell<u64>,
+    /// A partition whose files failed, and why; it holds its part of the ring until the next start.
+    failure: RefCell<Option<JournalError>>,
+    statistics: Cell<PlacementStatistics>,
+}
+
+/// A partition's part of a round.
+struct Job {
+    work: PlacementWork,
+    steps: Vec<Step>,
+    end: PlacedEnd,
+}
+
+impl Placement {
+    /// Starts placement on this shard. `direct`: whether the data directories' filesystem takes direct writes.
+    pub fn start(journal: Rc<Journal>, turn: CheckpointTurn, direct: bool) -> Rc<Self> {
+        let placement = Rc::new(Self {
+            journal,
+            turn: RefCell::new(turn),
+            direct,
+            rounds: Budget::new(1),
+            is_stopped: Cell::new(false),
+            entries_told: Cell::new(0),
+            failure: RefCell::new(None),
+            statistics: Cell::default(),
+        });
+        rt::spawn_background(placement.clone().run()).detach();
+        placement
+    }
+
+    pub fn statistics(&self) -> PlacementStatistics {
+        self.statistics.get()
+    }
+
+    /// One round now, whatever the ring's use: everything that is durable at this moment is placed, unless a full disk or a failure keeps it.
+    pub async fn place_now(&self) -> Result<(), JournalError> {
+        let _permit = self.rounds.acquire(1).await;
+        self.round().await
+    }
+
+    /// The clean stop of a shard whose partitions take no more appends: everything is placed, live files are cut to their last byte, the last checkpoint says so, and the journal
+    /// closes. An error means that something stayed in the ring; the next start finds it there.
+    pub async fn shut_down(&self) -> Result<(), JournalError> {
+        self.is_stopped.set(true);
+        let _permit = self.rounds.acquire(1).await;
+        self.journal.wait_durable(self.journal.last_sequence()).await?;
+        while self.journal.waiting_count() > 0 {
+            let before = self.journal.waiting_count();
+            self.round().await?;
+            if self.journal.waiting_count() == before {
+                return Err(self.stuck());
+            }
+        }
+        self.cut_live_files().await?;
+        self.checkpoint().await?;
+        self.journal.close();
+        Ok(())
+    }
+
+    async fn run(self: Rc<Self>) {
+        while !self.is_over() {
+            let pressed = self.journal.pressure().notified();
+            if !self.journal.is_under_pressure() {
+                let _ = rt::timeout(IDLE_DELAY, pressed).await;
+            }
+            if self.is_over() {
+                return;
+            }
+            let (oldest, no_space) = (self.journal.replay_start().sequence, self.statistics().no_space);
+            let result = self.place_now().await;
+            let is_troubled = result.is_err() || self.statistics().no_space > no_space || self.failure.borrow().is_some();
+            if is_troubled {
+                self.give_up_if_hopeless();
+                rt::sleep(TROUBLE_DELAY).await;
+            } else if self.journal.is_under_pressure() && self.journal.replay_start().sequence == oldest {
+                rt::sleep(RETRY_DELAY).await;
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_stopped.get() || self.journal.failure().is_some()
+    }
+
+    /// A partition that failed holds its part of the ring. Others go on while there is room; when it is used up, they are told rather than left to wait for ever.
+    fn give_up_if_hopeless(&self) {
+        let failure = self.failure.borrow().clone();
+        if let Some(failure) = failure.filter(|_| self.journal.check_room(0).is_err()) {
+            self.journal.fail(failure);
+        }
+    }
+
+    fn stuck(&self) -> JournalError {
+        let failure = self.failure.borrow().clone();
+        failure.unwrap_or_else(|| JournalError::Failed { path: self.journal.path().into(), cause: "no room to place what it holds".into() })
+    }
+
+    async fn round(&self) -> Result<(), JournalError> {
+        self.count(|statistics| statistics.rounds += 1);
+        let jobs = self.choose_jobs();
+        let jobs = self.keep_prefixes(jobs).await?;
+        self.in_parallel(jobs, Self::place).await;
+        if self.journal.statistics().entries > self.entries_told.get() {
+            self.checkpoint().await?;
+        }
+        Ok(())
+    }
+
+    /// What waits longest comes first. What the journal has to keep of half-filled blocks is bounded by the room that it has for that; the rest comes in the next round.
+    fn choose_jobs(&self) -> Vec<Job> {
+        let mut upkeep_bytes_left = self.journal.upkeep_bytes_max();
+        let mut jobs = Vec::new();
+        for mut work in self.journal.durable_work() {
+            let (steps, end) = plan(work.placed, std::mem::take(&mut work.changes));
+            let upkeep_bytes: u64 = extents(&steps).filter(|extent| extent.prefix_bytes() > 0).map(|_| UPKEEP_ENTRY_BYTES).sum();
+            let Some(left) = upkeep_bytes_left.checked_sub(upkeep_bytes) else { break };
+            upkeep_bytes_left = left;
+            jobs.push(Job { work, steps, end });
+        }
+        jobs
+    }
+
+    /// Reads what the first block of each extent holds, and makes it durable in the journal before anything is rewritten. Returns the jobs that can go on.
+    async fn keep_prefixes(&self, jobs: Vec<Job>) -> Result<Vec<Job>, JournalError> {
+        let jobs = self.in_parallel(jobs, Self::read_prefixes).await;
+        let mut last = None;
+        for job in &jobs {
+            for extent in extents(&job.steps).filter(|extent| extent.prefix_bytes() > 0) {
+                let header = EntryHeader::block_prefix(job.work.partition, extent.segment_base, extent.block_position() as u32);
+                last = Some(self.journal.append_upkeep(&header, &[&extent.prefix])?.sequence);
+            }
+        }
+        if let Some(sequence) = last {
+            self.journal.wait_durable(sequence).await?;
+        }
+        Ok(jobs)
+    }
+
+    async fn read_prefixes(&self, mut job: Job) -> Option<Job> {
+        for step in &mut job.steps {
+            let Step::Write(extent) = step else { continue };
+            if extent.prefix_bytes() == 0 {
+                continue;
+            }
+            match segment::read_prefix(&job.work.directory, extent, self.direct).await {
+                Ok(prefix) => extent.prefix = prefix,
+                Err(error) => {
+                    self.partition_failed(&job.work.partition, &error);
+                    return None;
+                }
+            }
+        }
+        Some(job)
+    }
+
+    async fn place(&self, mut job: Job) -> Option<()> {
+        let placed_bytes: u64 = extents(&job.steps).map(|extent| extent.length).sum();
+        let steps = std::mem::take(&mut job.steps);
+        match segment::carry_out(&job.work.directory, steps, self.direct).await {
+            Ok(()) => {
+                self.journal.strike_off(&job.work.partition, job.work.last_number, job.end);
+                self.count(|statistics| statistics.placed_bytes += placed_bytes);
+                Some(())
+            }
+            Err(error) => {
+                self.partition_failed(&job.work.partition, &error);
+                None
+            }
+        }
+    }
+
+    /// A full disk clears itself: nothing was struck off, and the same blocks are written again later. Anything else is final for the partition.
+    fn partition_failed(&self, partition: &TopicIdPartition, error: &FileError) {
+        if self.journal.site(partition).is_none() {
+            // Deleted while its files were being written.
+            return;
+        }
+        if error.is_no_space() {
+            return self.count(|statistics| statistics.no_space += 1);
+        }
+        tracing::error!(%partition, %error, "segment files take no more writes until a restart");
+        let failure = JournalError::Failed { path: error.path.clone(), cause: error.to_string() };
+        self.journal.fail_partition(partition, &failure);
+        self.failure.borrow_mut().get_or_insert(failure);
+    }
+
+    /// Runs `step` for every job, a few at a time; returns what came out.
+    async fn in_parallel<T: 'static>(&self, jobs: Vec<Job>, step: impl AsyncFn(&Self, Job) -> Option<T>) -> Vec<T> {
+        let queue = RefCell::new(VecDeque::from(jobs));
+        let results = RefCell::new(Vec::new());
+        let worker = async || {
+            loop {
+                let Some(job) = queue.borrow_mut().pop_front() else { return };
+                let result = step(self, job).await;
+                results.borrow_mut().extend(result);
+            }
+        };
+        rt::sync::join_all((0..PARTITIONS_AT_ONCE).map(|_| worker())).await;
+        results.into_inner()
+    }
+
+    /// Writes down every partition as it is now, makes that count once all of it is durable, and frees the ring up to where a replay would begin.
+    async fn checkpoint(&self) -> Result<(), JournalError> {
+        let entries = self.journal.statistics().entries;
+        // Asked before the first partition is looked at: whatever is appended meanwhile comes later in the ring.
+        let start = self.journal.replay_start();
+        let turn = self.turn.borrow().clone();
+        let path = turn.slot.path(&turn.journal_directory, turn.shard);
+        let written = self.write_checkpoint(path, &turn, start).await;
+        let ends = match written {
+            Ok(ends) => ends,
+            Err(CheckpointError::File(error)) if error.is_no_space() => {
+                self.count(|statistics| statistics.no_space += 1);
+                return Ok(());
+            }
+            Err(CheckpointError::File(error)) => {
+                let failure = JournalError::Failed { path: error.path.clone(), cause: error.to_string() };
+                self.journal.fail(failure.clone());
+                return Err(failure);
+            }
+            Err(CheckpointError::Journal(error)) => return Err(error),
+        };
+        *self.turn.borrow_mut() = CheckpointTurn { number: turn.number + 1, slot: turn.slot.other(), ..turn };
+        self.journal.checkpointed(start, &ends);
+        self.entries_told.set(entries);
+        self.count(|statistics| statistics.checkpoints += 1);
+        Ok(())
+    }
+
+    async fn write_checkpoint(
+        &self,
+        path: PathBuf,
+        turn: &CheckpointTurn,
+        start: JournalStart,
+    ) -> Result<Vec<(TopicIdPartition, PlacedEnd)>, CheckpointError> {
+        let mut writer = CheckpointWriter::begin(path, self.direct).await?;
+        let mut ends = Vec::new();
+        for (index, partition) in self.journal.partitions().into_iter().enumerate() {
+            if index % FACTS_AT_ONCE == FACTS_AT_ONCE - 1 {
+                rt::yield_now().await;
+            }
+            let Some((target, placed, next_entry)) = self.journal.site(&partition) else { continue };
+            writer.add(&PartitionRecord { facts: target.facts(), placed, next_entry }).await?;
+            ends.push((partition, placed));
+        }
+        // The facts tell of entries that may still be on their way: a crash now must not find a checkpoint that promises them.
+        self.journal.wait_durable(self.journal.last_sequence()).await?;
+        writer.finish(turn.number, self.journal.ring_id(), self.journal.journal_id(), start).await?;
+        Ok(ends)
+    }
+
+    /// Zeros behind a live log's last byte are ours alone to understand; after a clean stop others read the files.
+    async fn cut_live_files(&self) -> Result<(), JournalError> {
+        let ends = self.journal.padded_ends();
+        let queue = RefCell::new(VecDeque::from(ends));
+        let failure = RefCell::new(None);
+        let worker = async || {
+            loop {
+                let Some((directory, end)) = queue.borrow_mut().pop_front() else { return };
+                let result = segment::cut_file(&directory, end.segment_base, end.size_bytes).await;
+                if let Err(error) = result {
+                    failure.borrow_mut().get_or_insert(error);
+                }
+            }
+        };
+        rt::sync::join_all((0..PARTITIONS_AT_ONCE).map(|_| worker())).await;
+        match failure.into_inner() {
+            Some(error) => Err(JournalError::Failed { path: error.path.clone(), cause: error.to_string() }),
+            None => Ok(()),
+        }
+    }
+
+    fn count(&self, change: impl FnOnce(&mut PlacementStatistics)) {
+        let mut statistics = self.statistics.get();
+        change(&mut statistics);
+        self.statistics.set(statistics);
+    }
+}
+
+/// The most that one half-filled block takes of the ring's reserve.
+const UPKEEP_ENTRY_BYTES: u64 = (ENTRY_HEADER_BYTES + BLOCK_BYTES) as u64;
+
+fn extents(steps: &[Step]) -> impl Iterator<Item = &plan::Extent> {
+    steps.iter().filter_map(|step| if let Step::Write(extent) = step { Some(extent) } else { None })
+}
+
+enum CheckpointError {
+    File(FileError),
+    Journal(JournalError),
+}
+
+impl From<FileError> for CheckpointError {
+    fn from(error: FileError) -> Self {
+        Self::File(error)
+    }
+}
+
+impl From<JournalError> for CheckpointError {
+    fn from(error: JournalError) -> Self {
+        Self::Journal(error)
+    }
 }
