@@ -37,9 +37,9 @@ pub enum LookupStep {
 pub enum BatchVerdict {
     /// Its records do not matter.
     Skip,
-    /// Pass its records to `record` until that says true; then ask `next` again. If it never does, go on walking.
+    /// Pass its records to `record` until that says true; then ask `next_step` again. If it never does, go on walking.
     Open,
-    /// The walk is over; ask `next` again.
+    /// The walk is over; ask `next_step` again.
     Stop,
 }
 
@@ -99,7 +99,7 @@ impl TimeLookup {
     }
 
     /// What to do now. Asking again without an answer in between says the same.
-    pub fn next(&mut self) -> LookupStep {
+    pub fn next_step(&mut self) -> LookupStep {
         loop {
             match self.phase {
                 Phase::NextSegment => self.phase = self.choose_segment(),

@@ -54,7 +54,7 @@ impl World {
         let mut lookup = TimeLookup::new(self.log.segments(), target, from, end);
         let mut opened = 0;
         loop {
-            match lookup.next() {
+            match lookup.next_step() {
                 LookupStep::Done(found) => return (found, opened),
                 LookupStep::SearchTimeIndex { segment_base } => {
                     let closed = self.closed_indexes.iter().find(|(base, _)| *base == segment_base);
