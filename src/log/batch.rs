@@ -5,18 +5,11 @@
 
 use bytes::{Buf, Bytes};
 
-use super::NO_PRODUCER_ID;
+use super::{NO_PRODUCER_ID, NO_SEQUENCE};
+use crate::wire::batch::{BatchHeader, HEADER_BYTES, RecordIterator, TimestampType};
 
-/// The bytes of a batch before its first record (semantics.md section 2, batch header).
-pub const BATCH_HEADER_BYTES: usize = 61;
-/// Base offset and length itself are not counted in a batch's length field.
-const LENGTH_EXCLUDES_BYTES: usize = 12;
-/// The checksum covers all from the attributes on, so that offset and leader epoch may be set without it.
-const CRC_COVERS_FROM: usize = 21;
-const MAGIC: u8 = 2;
-const LOG_APPEND_TIME_BIT: i16 = 1 << 3;
-const TRANSACTIONAL_BIT: i16 = 1 << 4;
-const CONTROL_BIT: i16 = 1 << 5;
+/// The bytes of a batch before its first record.
+pub const BATCH_HEADER_BYTES: usize = HEADER_BYTES;
 
 /// Where an append comes from; it says how much of it is to be checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,43 +52,37 @@ pub struct BatchInfo {
 }
 
 impl BatchInfo {
-    /// The facts of the batch whose header `bytes` begin with; None where there are fewer than BATCH_HEADER_BYTES, or no magic of 2, or counts and sizes that no batch has.
-    /// Looks at the header only: whether the rest is there and sound is `is_intact`'s to say.
+    /// The facts of the batch whose header `bytes` begin with; None where no batch can begin so. Looks at the header only: whether the rest is there and sound is
+    /// `is_intact`'s to say.
     pub fn decode(bytes: &[u8]) -> Option<BatchInfo> {
-        let header = bytes.get(..BATCH_HEADER_BYTES)?;
-        let short = |at: usize| i16::from_be_bytes(header[at..at + 2].try_into().expect("two bytes"));
-        let int = |at: usize| i32::from_be_bytes(header[at..at + 4].try_into().expect("four bytes"));
-        let long = |at: usize| i64::from_be_bytes(header[at..at + 8].try_into().expect("eight bytes"));
-        let attributes = short(21);
-        let info = BatchInfo {
-            base_offset: long(0),
-            leader_epoch: int(12),
-            size_bytes: u32::try_from(int(8)).ok()?.checked_add(LENGTH_EXCLUDES_BYTES as u32)?,
-            last_offset_delta: int(23),
-            max_timestamp: long(35),
-            is_log_append_time: attributes & LOG_APPEND_TIME_BIT != 0,
-            producer_id: long(43),
-            producer_epoch: short(51),
-            base_sequence: int(53),
-            is_transactional: attributes & TRANSACTIONAL_BIT != 0,
-            is_control: attributes & CONTROL_BIT != 0,
-            record_count: int(57),
-        };
-        let possible = header[16] == MAGIC
-            && info.base_offset >= 0
-            && info.last_offset_delta >= 0
-            && info.record_count >= 0
-            && info.size_bytes as usize >= BATCH_HEADER_BYTES
-            && info.base_offset.checked_add(i64::from(info.last_offset_delta)).is_some();
-        possible.then_some(info)
+        BatchInfo::from_header(&BatchHeader::parse(bytes).ok()?)
     }
 
-    /// Whether `bytes`, which begin with this batch, hold all of it with the checksum that it carries.
-    pub fn is_intact(&self, bytes: &[u8]) -> bool {
-        bytes.get(..self.size_bytes as usize).is_some_and(|batch| {
-            let stored = u32::from_be_bytes(batch[17..21].try_into().expect("four bytes"));
-            crc32c::crc32c(&batch[CRC_COVERS_FROM..]) == stored
+    /// None for counts that no batch in a log has.
+    pub fn from_header(header: &BatchHeader) -> Option<BatchInfo> {
+        let possible = header.base_offset >= 0
+            && header.last_offset_delta >= 0
+            && header.record_count >= 0
+            && header.base_offset.checked_add(i64::from(header.last_offset_delta)).is_some();
+        possible.then(|| BatchInfo {
+            base_offset: header.base_offset,
+            leader_epoch: header.partition_leader_epoch,
+            size_bytes: header.size_bytes() as u32,
+            last_offset_delta: header.last_offset_delta,
+            max_timestamp: header.max_timestamp,
+            is_log_append_time: header.attributes.timestamp_type() == TimestampType::LogAppendTime,
+            producer_id: header.producer_id,
+            producer_epoch: header.producer_epoch,
+            base_sequence: header.base_sequence,
+            is_transactional: header.attributes.is_transactional(),
+            is_control: header.attributes.is_control(),
+            record_count: header.record_count,
         })
+    }
+
+    /// Whether `bytes`, which begin with this batch, hold all of it with the checksum that it carries. For large batches that a shard's clients send see log::validation.
+    pub fn is_intact(&self, bytes: &[u8]) -> bool {
+        BatchHeader::parse(bytes).is_ok_and(|header| header.check_crc(bytes).is_ok())
     }
 
     pub fn has_producer_id(&self) -> bool {
@@ -111,7 +98,11 @@ impl BatchInfo {
         self.last_offset_from(self.base_offset)
     }
 
+    /// The sequence number of its last record; -1 if it has none.
     pub fn last_sequence(&self) -> i32 {
+        if self.base_sequence == NO_SEQUENCE {
+            return NO_SEQUENCE;
+        }
         sequence_plus(self.base_sequence, self.last_offset_delta)
     }
 }
@@ -127,13 +118,8 @@ impl EndMarker {
     /// The marker in the bytes of a control batch; None if its record is of another type or gone. A control record is never compressed (semantics.md section 17): its key is a
     /// version and a type (0 abort, 1 commit), its value a version and the coordinator's epoch.
     pub fn decode(batch: &[u8]) -> Option<EndMarker> {
-        let mut record = batch.get(BATCH_HEADER_BYTES..)?;
-        take_varint(&mut record)?; // length
-        record = record.get(1..)?; // attributes
-        take_varint(&mut record)?; // timestamp delta
-        take_varint(&mut record)?; // offset delta
-        let mut key = take_field(&mut record)?;
-        let mut value = take_field(&mut record)?;
+        let record = RecordIterator::new(batch.get(BATCH_HEADER_BYTES..)?, 1).next()?.ok()?;
+        let (mut key, mut value) = (record.key?, record.value?);
         let (_version, kind) = (key.try_get_i16().ok()?, key.try_get_i16().ok()?);
         let is_commit = match kind {
             0 => false,
@@ -143,27 +129,6 @@ impl EndMarker {
         let (_version, coordinator_epoch) = (value.try_get_i16().ok()?, value.try_get_i32().ok()?);
         Some(EndMarker { is_commit, coordinator_epoch })
     }
-}
-
-fn take_field<'a>(record: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let length = usize::try_from(take_varint(record)?).ok()?;
-    let (field, rest) = record.split_at_checked(length)?;
-    *record = rest;
-    Some(field)
-}
-
-/// A zig-zag varint of up to 64 bits.
-fn take_varint(bytes: &mut &[u8]) -> Option<i64> {
-    let mut raw: u64 = 0;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        raw |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some((raw >> 1) as i64 ^ -((raw & 1) as i64));
-        }
-    }
-    None
 }
 
 /// A batch that has passed every check that does not need the log: its CRC, sizes, counts, records, timestamps.
@@ -199,14 +164,12 @@ mod tests {
 
     #[test]
     fn a_marker_is_read_from_its_record() {
-        let record = |kind: u8, epoch: u8| [34u8, 0, 0, 0, 8, 0, 0, 0, kind, 12, 0, 0, 0, 0, 0, epoch, 0];
+        let record = |kind: u8, epoch: u8| [32u8, 0, 0, 0, 8, 0, 0, 0, kind, 12, 0, 0, 0, 0, 0, epoch, 0];
         let batch = |kind, epoch| [&[0; BATCH_HEADER_BYTES][..], &record(kind, epoch)].concat();
         assert_eq!(EndMarker::decode(&batch(1, 9)), Some(EndMarker { is_commit: true, coordinator_epoch: 9 }));
         assert_eq!(EndMarker::decode(&batch(0, 9)), Some(EndMarker { is_commit: false, coordinator_epoch: 9 }));
         assert_eq!(EndMarker::decode(&batch(2, 9)), None, "a leader change is no end of a transaction");
         assert_eq!(EndMarker::decode(&[0; BATCH_HEADER_BYTES]), None);
-        let mut rest = &[0x81, 0x01][..];
-        assert_eq!(take_varint(&mut rest), Some(-65));
     }
 
     #[test]
