@@ -14,8 +14,8 @@ use corelane_wire::messages::metadata_request::MetadataRequestTopic;
 use corelane_wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use corelane_wire::messages::produce_response::PartitionProduceResponse;
 use corelane_wire::messages::{
-    CreateTopicsRequest, FetchRequest, FetchResponse, FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
-    MetadataResponse, ProduceRequest,
+    CreateTopicsRequest, DescribeGroupsRequest, FetchRequest, FetchResponse, FindCoordinatorRequest, InitProducerIdRequest,
+    ListOffsetsRequest, MetadataRequest, MetadataResponse, ProduceRequest,
 };
 use corelane_wire::{Chunk, Decoder, ErrorCode, Message, Records, Request, Str, encode_request, read_response_header};
 
@@ -231,18 +231,23 @@ impl Connection {
         records
     }
 
+    /// A fresh producer id; a broker that has only just started asks for patience while it fetches its first block of ids.
     pub fn producer_id(&mut self) -> i64 {
-        let response =
-            self.call(1, &InitProducerIdRequest { transactional_id: None, transaction_timeout_ms: 60_000, ..Default::default() });
-        assert_eq!(code(response.error_code), ErrorCode::None);
-        response.producer_id
+        let request = InitProducerIdRequest { transactional_id: None, transaction_timeout_ms: 60_000, ..Default::default() };
+        wait::until("a producer id", wait::PATIENCE, || {
+            let response = self.call(1, &request);
+            let outcome = code(response.error_code);
+            assert!(matches!(outcome, ErrorCode::None | ErrorCode::CoordinatorLoadInProgress), "{}", outcome.name());
+            outcome.is_none().then_some(response.producer_id)
+        })
     }
 
-    /// Asks for the group's coordinator until there is one: the first call makes the offsets topic.
+    /// Asks for the group's coordinator until there is one and it has read its partition: the first call makes the offsets topic.
     pub fn wait_for_coordinator(&mut self, group: &str) {
         wait::until("a group coordinator", wait::PATIENCE, || {
-            let response = self.call(2, &FindCoordinatorRequest { key: Str::from(group), key_type: 0, ..Default::default() });
-            (response.error_code == 0).then_some(())
+            let found = self.call(2, &FindCoordinatorRequest { key: Str::from(group), key_type: 0, ..Default::default() });
+            let described = self.call(5, &DescribeGroupsRequest { groups: vec![Str::from(group)], ..Default::default() });
+            (found.error_code == 0 && described.groups[0].error_code == 0).then_some(())
         });
     }
 }

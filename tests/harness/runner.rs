@@ -35,7 +35,7 @@ impl Client {
         let runner = Arc::new(Mutex::new(Runner { client: self, running: None }));
         let one = |case: &'static str| {
             let runner = runner.clone();
-            trial(format!("{}::{case}", self.name), shared, move |broker| {
+            trial(format!("clients::{}::{case}", self.name), shared, move |broker| {
                 // A case that failed leaves the runner usable: what it holds is replaced before it is used again.
                 let mut runner = runner.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                 runner.run(case, broker).map_err(Failed::from)

@@ -38,7 +38,7 @@ impl SharedBroker {
     }
 
     pub fn get(&self) -> Arc<Broker> {
-        let mut broker = self.broker.lock().expect("no case panics while it starts the broker, or all fail");
+        let mut broker = self.broker.lock().expect("the broker could not be started; the first case says why");
         broker.get_or_insert_with(|| Arc::new(Broker::start(self.options.clone()))).clone()
     }
 
