@@ -5,6 +5,7 @@
 
 mod broker;
 mod check;
+pub mod describe;
 mod getters;
 pub mod listener;
 pub mod sources;
