@@ -1,6 +1,10 @@
 //! What reaches storage: journal, placement, checkpoint, recovery, tail cache, reader, files and directories.
 
 pub mod checkpoint;
+pub mod directories;
 pub mod journal;
 pub mod placement;
+pub mod reader;
 pub mod recovery;
+pub mod segment_files;
+pub mod tail;
