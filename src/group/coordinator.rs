@@ -8,7 +8,7 @@ use super::classic::{ClassicGroup, Joining, State};
 use super::offsets::Offsets;
 use super::record::CoordinatorRecord;
 use super::timer::{Timer, TimerKey, Timers};
-use super::{GroupConfig, GroupType};
+use super::{GroupConfig, GroupType, Now};
 use crate::wire::messages::delete_groups_response::DeletableGroupResult;
 use crate::wire::messages::describe_groups_response::DescribedGroup;
 use crate::wire::messages::list_groups_response::ListedGroup;
@@ -39,7 +39,7 @@ pub(crate) enum Group {
 
 /// One decision in the making: what it may look at, and what it has come to so far.
 pub(crate) struct Turn<'a> {
-    pub(crate) now_ms: i64,
+    pub(crate) now: Now,
     pub(crate) config: &'a GroupConfig,
     pub(crate) timers: &'a mut Timers,
     pub(crate) step: &'a mut Step,
@@ -90,19 +90,19 @@ impl Coordinator {
     // Durable state: what the log says
 
     /// Takes in one record that stands at `record_offset` of the log; `producer_id` is that of the transaction it belongs to, or -1.
-    pub fn replay(&mut self, now_ms: i64, record_offset: i64, producer_id: i64, record: &CoordinatorRecord) {
+    pub fn replay(&mut self, now: Now, record_offset: i64, producer_id: i64, record: &CoordinatorRecord) {
         match record {
             CoordinatorRecord::OffsetCommit { key, value } => {
                 if value.is_some() && !self.groups.contains_key(&key.group) {
                     // Offsets without members make a simple group.
-                    self.add_classic(&key.group, now_ms);
+                    self.add_classic(&key.group, now);
                 }
                 self.offsets.replay(record_offset, producer_id, key, value.as_ref());
             }
             CoordinatorRecord::GroupMetadata { key, value: Some(value) } => {
                 let Group::Classic(group) = match self.groups.contains_key(&key.group) {
                     true => self.groups.get_mut(&key.group).expect("just looked up"),
-                    false => self.add_classic(&key.group, now_ms),
+                    false => self.add_classic(&key.group, now),
                 };
                 group.replay(value);
             }
@@ -118,12 +118,12 @@ impl Coordinator {
     }
 
     /// The log has been read to its end. Sessions of the members found in it begin now.
-    pub fn on_loaded(&mut self, now_ms: i64) {
+    pub fn on_loaded(&mut self, now: Now) {
         assert!(self.is_loading);
         self.is_loading = false;
-        self.next_sweep_ms = now_ms.saturating_add(self.config.offsets_retention_check_interval_ms);
+        self.next_sweep_ms = now.steady_ms.saturating_add(self.config.offsets_retention_check_interval_ms);
         let mut step = Step::default();
-        let mut turn = Turn { now_ms, config: &self.config, timers: &mut self.timers, step: &mut step };
+        let mut turn = Turn { now, config: &self.config, timers: &mut self.timers, step: &mut step };
         for Group::Classic(group) in self.groups.values_mut() {
             group.on_loaded(&mut turn);
         }
@@ -137,15 +137,15 @@ impl Coordinator {
     // Decisions
 
     /// Decides about one call. The reply comes with this step or a later one.
-    pub fn handle(&mut self, now_ms: i64, token: Token, caller: &Caller, call: &Call) -> Step {
+    pub fn handle(&mut self, now: Now, token: Token, caller: &Caller, call: &Call) -> Step {
         assert!(!self.is_loading, "a coordinator that has not read its log knows nothing");
         let mut step = Step::default();
         match call {
-            Call::Join(request) => self.join(now_ms, token, caller, request, &mut step),
-            Call::Sync(request) => self.sync(now_ms, token, request, &mut step),
-            Call::Heartbeat(request) => self.heartbeat(now_ms, token, request, &mut step),
-            Call::Leave(request) => self.leave(now_ms, token, request, &mut step),
-            Call::CommitOffsets(request) => self.commit_offsets(now_ms, token, caller, request, &mut step),
+            Call::Join(request) => self.join(now, token, caller, request, &mut step),
+            Call::Sync(request) => self.sync(now, token, request, &mut step),
+            Call::Heartbeat(request) => self.heartbeat(now, token, request, &mut step),
+            Call::Leave(request) => self.leave(now, token, request, &mut step),
+            Call::CommitOffsets(request) => self.commit_offsets(now, token, caller, request, &mut step),
             Call::FetchOffsets { group, require_stable } => self.fetch_offsets(token, group, *require_stable, &mut step),
             Call::DeleteOffsets(request) => self.delete_offsets(token, request, &mut step),
             Call::DescribeGroups(group_ids) => {
@@ -158,7 +158,7 @@ impl Coordinator {
         step
     }
 
-    fn join(&mut self, now_ms: i64, token: Token, caller: &Caller, request: &JoinGroupRequest, step: &mut Step) {
+    fn join(&mut self, now: Now, token: Token, caller: &Caller, request: &JoinGroupRequest, step: &mut Step) {
         let session_timeouts_ms = self.config.session_timeout_ms_min..=self.config.session_timeout_ms_max;
         let refusal = if request.group_id.is_empty() {
             Some(ErrorCode::InvalidGroupId)
@@ -175,9 +175,9 @@ impl Coordinator {
 
         let is_new = !self.groups.contains_key(&request.group_id);
         if is_new {
-            self.add_classic(&request.group_id, now_ms);
+            self.add_classic(&request.group_id, now);
         }
-        let (Some(Group::Classic(group)), mut turn) = self.turn(now_ms, &request.group_id, step) else { unreachable!("it was just added") };
+        let (Some(Group::Classic(group)), mut turn) = self.turn(now, &request.group_id, step) else { unreachable!("it was just added") };
         group.join(&mut turn, Joining::new(token, caller, request));
         if is_new {
             // From here on the group is listed and described, so it has to be there after a restart, too.
@@ -187,42 +187,42 @@ impl Coordinator {
         }
     }
 
-    fn sync(&mut self, now_ms: i64, token: Token, request: &SyncGroupRequest, step: &mut Step) {
+    fn sync(&mut self, now: Now, token: Token, request: &SyncGroupRequest, step: &mut Step) {
         if request.group_id.is_empty() {
             return step.reply(token, refuse_sync(ErrorCode::InvalidGroupId));
         }
-        match self.turn(now_ms, &request.group_id, step) {
+        match self.turn(now, &request.group_id, step) {
             (Some(Group::Classic(group)), mut turn) if !group.is_empty() => group.sync(&mut turn, token, request),
             _ => step.reply(token, refuse_sync(ErrorCode::UnknownMemberId)),
         }
     }
 
-    fn heartbeat(&mut self, now_ms: i64, token: Token, request: &HeartbeatRequest, step: &mut Step) {
+    fn heartbeat(&mut self, now: Now, token: Token, request: &HeartbeatRequest, step: &mut Step) {
         let refuse = |error| Call::Heartbeat(HeartbeatRequest::default()).refuse(error);
         if request.group_id.is_empty() {
             return step.reply(token, refuse(ErrorCode::InvalidGroupId));
         }
-        match self.turn(now_ms, &request.group_id, step) {
+        match self.turn(now, &request.group_id, step) {
             (Some(Group::Classic(group)), mut turn) => group.heartbeat(&mut turn, token, request),
             (None, _) => step.reply(token, refuse(ErrorCode::UnknownMemberId)),
         }
     }
 
-    fn leave(&mut self, now_ms: i64, token: Token, request: &LeaveGroupRequest, step: &mut Step) {
+    fn leave(&mut self, now: Now, token: Token, request: &LeaveGroupRequest, step: &mut Step) {
         let refuse = |error| Call::Leave(request.clone()).refuse(error);
         if request.group_id.is_empty() {
             return step.reply(token, refuse(ErrorCode::InvalidGroupId));
         }
-        match self.turn(now_ms, &request.group_id, step) {
+        match self.turn(now, &request.group_id, step) {
             (Some(Group::Classic(group)), mut turn) => group.leave(&mut turn, token, request),
             (None, _) => step.reply(token, refuse(ErrorCode::UnknownMemberId)),
         }
     }
 
-    fn commit_offsets(&mut self, now_ms: i64, token: Token, caller: &Caller, request: &OffsetCommitRequest, step: &mut Step) {
+    fn commit_offsets(&mut self, now: Now, token: Token, caller: &Caller, request: &OffsetCommitRequest, step: &mut Step) {
         let generation = request.generation_id_or_member_epoch;
         let instance_id = request.group_instance_id.as_deref();
-        let verdict = match self.turn(now_ms, &request.group_id, step) {
+        let verdict = match self.turn(now, &request.group_id, step) {
             (Some(Group::Classic(group)), mut turn) => group.validate_commit(&mut turn, &request.member_id, instance_id, generation),
             // Whoever assigns his partitions himself needs no group; the replay of his offsets makes one.
             (None, _) if generation < 0 => Ok(()),
@@ -230,7 +230,7 @@ impl Coordinator {
             (None, _) => Err(ErrorCode::IllegalGeneration),
         };
         let reply = match verdict {
-            Ok(()) => Reply::CommitOffsets(Offsets::commit(&self.config, now_ms, request, step)),
+            Ok(()) => Reply::CommitOffsets(Offsets::commit(&self.config, now.wall_ms, request, step)),
             Err(error) => Call::CommitOffsets(request.clone()).refuse(error),
         };
         step.reply(token, reply);
@@ -321,27 +321,36 @@ impl Coordinator {
     }
 
     /// Does what is due, one step at a time: to be called again until it returns `None`, with others let in between, and each step appended and replayed before.
-    pub fn tick(&mut self, now_ms: i64) -> Option<Step> {
+    pub fn tick(&mut self, now: Now) -> Option<Step> {
         assert!(!self.is_loading);
-        while let Some((entry_ms, key)) = self.timers.pop(now_ms) {
+        while let Some((entry_ms, key)) = self.timers.pop(now.steady_ms) {
             let mut step = Step::default();
-            if let (Some(Group::Classic(group)), mut turn) = self.turn(now_ms, &key.group_id.clone(), &mut step) {
+            if let (Some(Group::Classic(group)), mut turn) = self.turn(now, &key.group_id.clone(), &mut step) {
                 group.on_timer(&mut turn, entry_ms, key);
             }
             if !step.is_empty() {
                 return Some(step);
             }
         }
-        if self.next_sweep_ms <= now_ms {
-            self.next_sweep_ms = now_ms.saturating_add(self.config.offsets_retention_check_interval_ms);
+        if self.next_sweep_ms <= now.steady_ms {
+            self.next_sweep_ms = now.steady_ms.saturating_add(self.config.offsets_retention_check_interval_ms);
             self.begin(WorkKind::Expire);
         }
-        self.work_on(now_ms)
+        self.work_on(now)
     }
 
     /// The topic is no more: its offsets go with it, in the steps of `tick`.
     pub fn on_topic_deleted(&mut self, name: &str, id: Uuid) {
-        self.begin(WorkKind::ForgetTopic { name: Str::from(name), id });
+        if self.offsets.may_hold_topic(id) {
+            self.begin(WorkKind::ForgetTopic { name: Str::from(name), id });
+        }
+    }
+
+    /// Topics that were deleted while nobody coordinated here: to be asked once after loading.
+    pub fn forget_topics_unless(&mut self, exists: impl Fn(Uuid) -> bool) {
+        for (id, name) in self.offsets.topics_unless(exists) {
+            self.on_topic_deleted(&name, id);
+        }
     }
 
     fn begin(&mut self, kind: WorkKind) {
@@ -356,30 +365,33 @@ impl Coordinator {
     }
 
     /// One step of the first work; `None` when none is left.
-    fn work_on(&mut self, now_ms: i64) -> Option<Step> {
+    fn work_on(&mut self, now: Now) -> Option<Step> {
         let mut step = Step { divisible: true, ..Step::default() };
         let (mut groups, mut offsets) = (0, 0);
         while let Some(mut work) = self.works.pop_front() {
             while let Some(group_id) = work.remaining.pop() {
                 (groups, offsets) = (groups + 1, offsets + self.offsets.count_of_group(&group_id));
-                self.work_on_group(now_ms, &work.kind, &group_id, &mut step);
+                self.work_on_group(now, &work.kind, &group_id, &mut step);
                 if groups >= GROUPS_PER_STEP || offsets >= SWEEP_OFFSETS_PER_STEP {
                     self.works.push_front(work);
                     return Some(step);
                 }
             }
+            if let WorkKind::ForgetTopic { id, .. } = &work.kind {
+                self.offsets.forget_topic(*id);
+            }
         }
         (!step.is_empty()).then_some(step)
     }
 
-    fn work_on_group(&mut self, now_ms: i64, kind: &WorkKind, group_id: &Str, step: &mut Step) {
+    fn work_on_group(&mut self, now: Now, kind: &WorkKind, group_id: &Str, step: &mut Step) {
         match kind {
             WorkKind::ForgetTopic { name, id } => self.offsets.delete_of_deleted_topic(group_id, name, *id, step),
             WorkKind::Expire => {
                 let Some(Group::Classic(group)) = self.groups.get(group_id) else { return };
                 let is_subscribed_to = |topic: &str| group.is_subscribed_to(topic);
                 let base = group.retention_base();
-                let nothing_is_left = self.offsets.expire(&self.config, now_ms, group_id, base, is_subscribed_to, step);
+                let nothing_is_left = self.offsets.expire(&self.config, now.wall_ms, group_id, base, is_subscribed_to, step);
                 if nothing_is_left && group.state() == State::Empty {
                     step.records.push(group.tombstone());
                 }
@@ -390,24 +402,24 @@ impl Coordinator {
     // When things go wrong
 
     /// The step's records could not be appended: nothing of it has happened. Gives back what to tell those who waited for it, and puts right what the step had prepared.
-    pub fn refused(&mut self, now_ms: i64, step: Step, append_error: ErrorCode) -> Step {
+    pub fn refused(&mut self, now: Now, step: Step, append_error: ErrorCode) -> Step {
         let mut after = Step::default();
         after.replies.extend(step.replies.into_iter().map(|(token, reply)| (token, reply.refuse(append_error))));
         match step.if_refused {
             Undo::Nothing => {}
             Undo::ForgetGroup { group_id } => {
-                if let (Some(Group::Classic(group)), mut turn) = self.turn(now_ms, &group_id, &mut after) {
+                if let (Some(Group::Classic(group)), mut turn) = self.turn(now, &group_id, &mut after) {
                     group.dismiss(&mut turn, coordinator_error(append_error));
                 }
                 self.groups.remove(&group_id);
             }
             Undo::RebalanceAgain { group_id } => {
-                if let (Some(Group::Classic(group)), mut turn) = self.turn(now_ms, &group_id, &mut after) {
+                if let (Some(Group::Classic(group)), mut turn) = self.turn(now, &group_id, &mut after) {
                     group.rebalance_after_refusal(&mut turn);
                 }
             }
             Undo::RestoreStaticMember { group_id, new_member_id, before } => {
-                if let (Some(Group::Classic(group)), mut turn) = self.turn(now_ms, &group_id, &mut after) {
+                if let (Some(Group::Classic(group)), mut turn) = self.turn(now, &group_id, &mut after) {
                     group.restore_static_member(&mut turn, &new_member_id, *before);
                 }
             }
@@ -418,7 +430,7 @@ impl Coordinator {
     /// Answers everybody who waits: this coordinator's time is over.
     pub fn dismiss(mut self, error: ErrorCode) -> Vec<(Token, Reply)> {
         let mut step = Step::default();
-        let mut turn = Turn { now_ms: 0, config: &self.config, timers: &mut self.timers, step: &mut step };
+        let mut turn = Turn { now: Now::default(), config: &self.config, timers: &mut self.timers, step: &mut step };
         for Group::Classic(group) in self.groups.values_mut() {
             group.dismiss(&mut turn, error);
         }
@@ -427,14 +439,14 @@ impl Coordinator {
 
     // Below the decisions
 
-    fn add_classic(&mut self, group_id: &Str, now_ms: i64) -> &mut Group {
-        let group = Group::Classic(Box::new(ClassicGroup::new(group_id, now_ms)));
+    fn add_classic(&mut self, group_id: &Str, now: Now) -> &mut Group {
+        let group = Group::Classic(Box::new(ClassicGroup::new(group_id, now.wall_ms)));
         self.groups.entry(group_id.detached()).or_insert(group)
     }
 
     /// The group, if it is there, and a turn to decide with.
-    fn turn<'a>(&'a mut self, now_ms: i64, group_id: &str, step: &'a mut Step) -> (Option<&'a mut Group>, Turn<'a>) {
-        let turn = Turn { now_ms, config: &self.config, timers: &mut self.timers, step };
+    fn turn<'a>(&'a mut self, now: Now, group_id: &str, step: &'a mut Step) -> (Option<&'a mut Group>, Turn<'a>) {
+        let turn = Turn { now, config: &self.config, timers: &mut self.timers, step };
         (self.groups.get_mut(group_id), turn)
     }
 
@@ -447,7 +459,7 @@ impl Coordinator {
 impl Turn<'_> {
     /// Sets a timer to `timeout_ms` from now.
     pub(crate) fn arm(&mut self, timer: &mut Timer, timeout_ms: i64, key: impl FnOnce() -> TimerKey) {
-        self.timers.arm(timer, self.now_ms.saturating_add(timeout_ms.max(0)), key);
+        self.timers.arm(timer, self.now.steady_ms.saturating_add(timeout_ms.max(0)), key);
     }
 
     pub(crate) fn reply_join(&mut self, token: Token, response: JoinGroupResponse) {

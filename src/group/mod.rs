@@ -1,8 +1,7 @@
 //! Group coordinators as pure machines: decisions return records and a reply, replaying a record changes the state.
 //!
 //! A `Coordinator` is the state of one partition of `__consumer_offsets`: the groups whose ids hash to it, and their committed offsets. It lives on the shard that owns the partition,
-//! where `drive::groups` loads it, appends what it decides, and carries its replies. Everything is synchronous; time comes in as milliseconds of the wall clock, because recorded
-//! timestamps are held against it, and randomness comes in with each call.
+//! where `drive::groups` loads it, appends what it decides, and carries its replies. Everything is synchronous; time and randomness come in with each call.
 //!
 //! Groups of other protocols (KIP-848, share, streams) join as variants of `coordinator::Group`, with record types, timers and calls of their own; offsets, expiry and the step
 //! protocol are common to all.
@@ -13,6 +12,8 @@ mod coordinator;
 mod offsets;
 mod record;
 mod subscription;
+#[cfg(test)]
+mod tests;
 mod timer;
 
 pub use call::{Call, Caller, Reply, Step, Token, coordinator_error};
@@ -55,6 +56,15 @@ impl Default for GroupConfig {
             offsets_retention_check_interval_ms: 600_000,
         }
     }
+}
+
+/// A moment, by the two clocks that a coordinator needs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds since 1970: what is recorded, and what recorded times are held against.
+    pub wall_ms: i64,
+    /// Milliseconds since some moment before all others: what sessions and phases run by, so that setting the machine's clock ends none of them.
+    pub steady_ms: i64,
 }
 
 /// The kinds of groups that there are, by the names that ListGroups knows them by.

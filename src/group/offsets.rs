@@ -52,6 +52,8 @@ pub(crate) struct Offsets {
     pending: HashMap<i64, BTreeMap<(Str, Str, i32), CommittedOffset>>,
     /// Which producers have such offsets, by group.
     open: HashMap<Str, BTreeMap<TopicPartition, BTreeSet<i64>>>,
+    /// Every topic that offsets were committed for, so that the deletion of any other need not be looked at. The zero id stands for offsets that predate topic ids.
+    topics: HashMap<Uuid, Str, foldhash::fast::RandomState>,
 }
 
 impl Offsets {
@@ -223,6 +225,20 @@ impl Offsets {
         self.by_group.keys().chain(self.open.keys())
     }
 
+    pub(crate) fn may_hold_topic(&self, id: Uuid) -> bool {
+        self.topics.contains_key(&id) || self.topics.contains_key(&Uuid::nil())
+    }
+
+    pub(crate) fn topics_unless(&self, exists: impl Fn(Uuid) -> bool) -> Vec<(Uuid, Str)> {
+        let gone = self.topics.iter().filter(|(id, _)| !id.is_nil() && !exists(**id));
+        gone.map(|(id, name)| (*id, name.clone())).collect()
+    }
+
+    /// Nothing of this topic is left.
+    pub(crate) fn forget_topic(&mut self, id: Uuid) {
+        self.topics.remove(&id);
+    }
+
     fn committed(&self, group_id: &str, topic: &str, index: i32) -> Option<&CommittedOffset> {
         self.by_group.get(group_id)?.get(topic)?.get(&index)
     }
@@ -235,6 +251,11 @@ impl Offsets {
 
     /// Takes in one OffsetCommit record that stands at `record_offset` of the log.
     pub(crate) fn replay(&mut self, record_offset: i64, producer_id: i64, key: &OffsetCommitKey, value: Option<&OffsetCommitValue>) {
+        if let Some(value) = value
+            && !self.topics.contains_key(&value.topic_id)
+        {
+            self.topics.insert(value.topic_id, key.topic.detached());
+        }
         match value {
             None => self.remove(key),
             Some(value) if producer_id == NO_PRODUCER_ID => {

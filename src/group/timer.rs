@@ -10,7 +10,7 @@ use std::collections::BinaryHeap;
 /// A moment that never comes.
 const NEVER: i64 = i64::MAX;
 
-/// One deadline, in milliseconds of the wall clock, kept by what it watches.
+/// One deadline, in milliseconds of the steady clock, kept by what it watches.
 ///
 /// Invariant: while a deadline is set, the queue holds an entry for this timer that is not later than it.
 #[derive(Debug, Clone)]

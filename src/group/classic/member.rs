@@ -37,24 +37,26 @@ pub(crate) struct Member {
 impl Member {
     /// The member as recorded; `known` is the same member before the record, with all that a record does not carry.
     pub(crate) fn recorded(known: Option<Member>, recorded: &MemberMetadata, protocol: Str) -> Member {
-        let assignment = detached(&recorded.assignment);
-        if let Some(known) = known {
-            return Member { assignment, ..known };
-        }
+        let chosen = Protocol { name: protocol, metadata: detached(&recorded.subscription) };
+        // The one that was chosen among the protocols known is the one recorded, unless a record came between.
+        let protocols = match &known {
+            Some(known) if known.protocols.contains(&chosen) => known.protocols.clone(),
+            _ => vec![chosen],
+        };
         Member {
-            id: Str::detached(&recorded.member_id),
+            id: recorded.member_id.detached(),
             instance_id: recorded.group_instance_id.as_ref().map(Str::detached),
-            client_id: Str::detached(&recorded.client_id),
-            client_host: Str::detached(&recorded.client_host),
+            client_id: recorded.client_id.detached(),
+            client_host: recorded.client_host.detached(),
             // Version 0 of the record had one timeout for both.
             rebalance_timeout_ms: if recorded.rebalance_timeout == -1 { recorded.session_timeout } else { recorded.rebalance_timeout },
             session_timeout_ms: recorded.session_timeout,
-            protocols: vec![Protocol { name: protocol, metadata: detached(&recorded.subscription) }],
-            assignment,
-            awaiting_join: None,
-            awaiting_sync: None,
-            is_new: false,
-            session: Timer::off(),
+            protocols,
+            assignment: detached(&recorded.assignment),
+            awaiting_join: known.as_ref().and_then(|known| known.awaiting_join),
+            awaiting_sync: known.as_ref().and_then(|known| known.awaiting_sync),
+            is_new: known.as_ref().is_some_and(|known| known.is_new),
+            session: known.map_or_else(Timer::off, |known| known.session),
         }
     }
 

@@ -123,16 +123,6 @@ impl ClassicGroup {
         self.state == State::Empty
     }
 
-    #[cfg(test)]
-    pub(crate) fn generation(&self) -> i32 {
-        self.generation
-    }
-
-    #[cfg(test)]
-    pub(crate) fn members(&self) -> impl Iterator<Item = &Member> {
-        self.members.values()
-    }
-
     pub(crate) fn uses_consumer_protocol(&self) -> bool {
         self.protocol_type.as_deref() == Some(CONSUMER_PROTOCOL_TYPE)
     }
@@ -269,11 +259,6 @@ impl ClassicGroup {
 
     fn record_key(&self) -> GroupMetadataKey {
         GroupMetadataKey { group: self.id.clone(), ..Default::default() }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn current_record(&self) -> CoordinatorRecord {
-        self.record(|member| member.assignment.clone())
     }
 
     /// The group is what this record says: on an ordinary day after its append, at a start from the log.
@@ -475,4 +460,46 @@ fn refused_join(error: ErrorCode) -> JoinGroupResponse {
 
 fn refused_sync(error: ErrorCode) -> SyncGroupResponse {
     SyncGroupResponse { error_code: error.code(), ..Default::default() }
+}
+
+#[cfg(test)]
+impl ClassicGroup {
+    pub(crate) fn generation(&self) -> i32 {
+        self.generation
+    }
+
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    /// How many members have a request waiting.
+    pub(crate) fn waits(&self) -> usize {
+        self.members.values().filter(|member| member.awaiting_join.is_some() || member.awaiting_sync.is_some()).count()
+    }
+
+    pub(crate) fn current_record(&self) -> CoordinatorRecord {
+        self.record(|member| member.assignment.clone())
+    }
+
+    /// Everything that is counted or indexed over members agrees with them.
+    pub(crate) fn check(&self) {
+        assert_eq!(self.awaiting_join, self.members.values().filter(|member| member.awaiting_join.is_some()).count());
+        let mut supporters: BTreeMap<Str, usize> = BTreeMap::new();
+        for protocol in self.members.values().flat_map(|member| &member.protocols) {
+            *supporters.entry(protocol.name.clone()).or_default() += 1;
+        }
+        assert_eq!(self.supporters, supporters);
+        let instances = self.members.values().filter_map(|member| Some((member.instance_id.clone()?, member.id.clone())));
+        assert_eq!(self.static_members, instances.collect::<BTreeMap<Str, Str>>());
+        assert!(self.members.iter().all(|(id, member)| *id == member.id));
+        assert!(self.pending_joins.keys().all(|id| !self.members.contains_key(id)));
+        assert!(self.pending_syncs.iter().all(|id| self.members.contains_key(id)));
+        assert_eq!(
+            self.is_empty() || self.state == State::PreparingRebalance,
+            self.members.is_empty() || self.state == State::PreparingRebalance
+        );
+        if let Some(leader) = &self.leader {
+            assert!(self.members.contains_key(leader));
+        }
+    }
 }

@@ -32,7 +32,7 @@ impl ClassicGroup {
         self.sync_phase.disarm();
 
         let is_initial = self.state == State::Empty;
-        self.transition(turn.now_ms, State::PreparingRebalance);
+        self.transition(turn.now.wall_ms, State::PreparingRebalance);
         if is_initial {
             let round_ms = turn.config.initial_rebalance_delay_ms;
             let remaining_ms = (self.rebalance_timeout_ms() - round_ms).max(0);
@@ -109,7 +109,7 @@ impl ClassicGroup {
     fn become_empty(&mut self, turn: &mut Turn<'_>) {
         self.protocol = None;
         self.subscribed_topics = self.compute_subscribed_topics();
-        self.transition(turn.now_ms, State::Empty);
+        self.transition(turn.now.wall_ms, State::Empty);
         tracing::info!(group = %self.id, generation = self.generation, "group is empty");
         // Should this be refused, the generation before comes back with a restart, and its members' sessions end once more.
         turn.step.records.push(self.record(|member| member.assignment.clone()));
@@ -118,7 +118,7 @@ impl ClassicGroup {
     fn form_generation(&mut self, turn: &mut Turn<'_>) {
         self.protocol = Some(self.select_protocol());
         self.subscribed_topics = self.compute_subscribed_topics();
-        self.transition(turn.now_ms, State::CompletingRebalance);
+        self.transition(turn.now.wall_ms, State::CompletingRebalance);
         self.pending_syncs = self.members.keys().cloned().collect();
         let member_ids: Vec<Str> = self.members.keys().cloned().collect();
         for member_id in &member_ids {
@@ -147,7 +147,7 @@ impl ClassicGroup {
             }
         };
         let Some(timer) = timer else { return };
-        if turn.timers.look(timer, entry_ms, turn.now_ms, key) == Look::NotDue {
+        if turn.timers.look(timer, entry_ms, turn.now.steady_ms, key) == Look::NotDue {
             return;
         }
         match of {
@@ -224,10 +224,5 @@ impl ClassicGroup {
         if self.members.len() > turn.config.max_size {
             self.prepare_rebalance(turn);
         }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn waits(&self) -> usize {
-        self.members.values().filter(|member| member.awaiting_join.is_some() || member.awaiting_sync.is_some()).count()
     }
 }
