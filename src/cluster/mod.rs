@@ -10,6 +10,7 @@ pub mod decide;
 pub mod features;
 pub mod image;
 mod image_records;
+pub mod kraft;
 pub mod placement;
 pub mod record;
 pub mod topic_name;
@@ -19,7 +20,7 @@ use std::fmt;
 use uuid::Uuid;
 
 pub use apply::ApplyError;
-pub use features::MetadataVersion;
+pub use features::{METADATA_VERSION_LATEST, MetadataVersion};
 pub use image::{BrokerImage, ConfigResourceType, Image, PartitionImage, TopicImage};
 pub use record::{MetadataRecord, RecordError};
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::check;
 use super::listener::{self, Listener, Parts};
 use super::sources::{Gathered, Given, Origin, Sources};
-use super::table::{self, BROKER_COUNT, Change, Scope, Setting, UNIT_SYNONYMS};
+use super::table::{self, BROKER_COUNT, Change, Kind, Scope, Setting, UNIT_SYNONYMS};
 use super::topic::TopicSettings;
 use super::value::{self, Value};
 
@@ -80,7 +80,11 @@ impl Config {
 
     /// This configuration with what the cluster's metadata holds for all brokers and for this one in place of what it held before. What
     /// may not be altered, or is not legal, is left out, and said.
-    pub fn altered(&self, for_all: &BTreeMap<String, String>, here: &BTreeMap<String, String>) -> (Config, Vec<String>) {
+    pub fn altered<'a>(
+        &self,
+        for_all: impl IntoIterator<Item = (&'a str, &'a str)>,
+        here: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> (Config, Vec<String>) {
         let mut config = self.clone();
         let mut rejected = Vec::new();
         config.altered_for_all = legal(for_all, &[Change::Cluster], &mut rejected);
@@ -97,7 +101,7 @@ impl Config {
     }
 
     /// The text that counts of those that somebody set.
-    fn text_set(&self, name: &str) -> Option<&str> {
+    pub(super) fn text_set(&self, name: &str) -> Option<&str> {
         let altered = self.altered_here.get(name).or_else(|| self.altered_for_all.get(name));
         altered.or_else(|| self.given.get(name).map(|given| &given.value)).map(String::as_str)
     }
@@ -138,6 +142,15 @@ impl Config {
         match UNIT_SYNONYMS.iter().find(|synonyms| synonyms[0].0 == broker_name) {
             Some(synonyms) => self.first_set(synonyms),
             None => self.value(broker_name).clone(),
+        }
+    }
+
+    /// What a group has that does not override `setting`. A group's assignor is the first of the broker's.
+    pub fn group_default(&self, setting: &Setting) -> Value {
+        let Change::Overrides(broker_name) = setting.change else { return value::default(setting) };
+        match self.value(broker_name) {
+            Value::List(items) if setting.kind == Kind::String => items.first().cloned().map_or(Value::Null, Value::Text),
+            value => value.clone(),
         }
     }
 
@@ -236,7 +249,11 @@ fn check_prefixed(given: &BTreeMap<String, Given>, errors: &mut Vec<String>) {
     }
 }
 
-fn legal(altered: &BTreeMap<String, String>, allowed: &[Change], rejected: &mut Vec<String>) -> BTreeMap<String, String> {
+fn legal<'a>(
+    altered: impl IntoIterator<Item = (&'a str, &'a str)>,
+    allowed: &[Change],
+    rejected: &mut Vec<String>,
+) -> BTreeMap<String, String> {
     let mut legal = BTreeMap::new();
     for (name, text) in altered {
         match table::find(Scope::Broker, name) {
@@ -244,11 +261,11 @@ fn legal(altered: &BTreeMap<String, String>, allowed: &[Change], rejected: &mut 
                 rejected.push(format!("{name} may not be altered at run time"));
             }
             Some(setting) => match value::parse(setting, text) {
-                Ok(_) => drop(legal.insert(name.clone(), text.clone())),
+                Ok(_) => drop(legal.insert(name.to_owned(), text.to_owned())),
                 Err(error) => rejected.push(error.message),
             },
             // Kafka keeps what nobody knows, and what is meant for one listener.
-            None => drop(legal.insert(name.clone(), text.clone())),
+            None => drop(legal.insert(name.to_owned(), text.to_owned())),
         }
     }
     legal

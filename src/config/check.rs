@@ -14,6 +14,7 @@ pub fn check(config: &Config, errors: &mut Vec<String>, warnings: &mut Vec<Strin
     check_listeners(config, errors);
     check_unbuilt(config, errors);
     check_relations(config, errors);
+    check_cordoned(config, errors);
     check_connections(config, errors);
     check_groups(config, errors);
     warn_of_replication(config, warnings);
@@ -127,6 +128,16 @@ fn check_relations(config: &Config, errors: &mut Vec<String>) {
         if !fits {
             errors.push(format!("{name}={} {rule}", shown(config.value(name))));
         }
+    }
+}
+
+fn check_cordoned(config: &Config, errors: &mut Vec<String>) {
+    let Value::List(cordoned) = config.value("cordoned.log.dirs") else { return };
+    let known = |directory: &&String| config.log_directories().iter().any(|known| known.as_os_str() == directory.as_str());
+    let missing: Vec<&str> = cordoned.iter().filter(|directory| *directory != "*" && !known(directory)).map(String::as_str).collect();
+    if !missing.is_empty() {
+        let missing = missing.join(",");
+        errors.push(format!("All entries in cordoned.log.dirs must be present in log.dirs or log.dir. Missing entries : {missing}"));
     }
 }
 
@@ -318,6 +329,7 @@ mod tests {
             ("queued.max.request.bytes=5", "queued.max.request.bytes=5 must be at least socket.request.max.bytes"),
             ("log.cleaner.dedupe.buffer.size=1048576", "must be more than 1 MiB for each"),
             ("max.connections.per.ip=0", "only together with max.connections.per.ip.overrides"),
+            ("cordoned.log.dirs=/nope", "Missing entries : /nope"),
             ("max.connections.per.ip.overrides=a", "a is not host:count"),
             ("group.coordinator.rebalance.protocols=consumer", "classic cannot be left out"),
             ("group.consumer.session.timeout.ms=70000", "must not be more than group.consumer.max.session.timeout.ms=60000"),

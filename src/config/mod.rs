@@ -3,10 +3,13 @@
 //! Pure: what a start was given comes in as text (`Sources`), a checked `Config` goes out. Topics have their own typed settings
 //! (`TopicSettings`), resolved over the broker's.
 
+pub mod alter;
 mod broker;
 mod check;
+pub mod describe;
 mod getters;
 pub mod listener;
+mod rules;
 pub mod sources;
 pub mod table;
 mod topic;

@@ -129,6 +129,10 @@ impl TopicSettings {
             }
         }
         let settings = TopicSettings::resolve(overrides, broker)?;
+        if settings.remote_storage_enable {
+            let message = "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage.";
+            return Err(InvalidConfig { message: message.into() });
+        }
         if settings.min_compaction_lag_ms > settings.max_compaction_lag_ms {
             let message = format!(
                 "conflict topic config setting min.compaction.lag.ms ({}) > max.compaction.lag.ms ({})",
@@ -341,6 +345,10 @@ mod tests {
             (
                 &[("min.compaction.lag.ms", "10"), ("max.compaction.lag.ms", "5")],
                 "conflict topic config setting min.compaction.lag.ms (10) > max.compaction.lag.ms (5)",
+            ),
+            (
+                &[("remote.storage.enable", "true")],
+                "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage.",
             ),
             (&[("message.format.version", "3.0")], "Unknown topic config name: message.format.version"),
         ] {

@@ -19,6 +19,7 @@ pub mod state;
 pub mod time_index;
 pub mod time_lookup;
 pub mod transaction_index;
+pub mod validation;
 
 pub use batch::{BATCH_HEADER_BYTES, BatchInfo, EndMarker, Origin, ValidatedBatch};
 pub use error::AppendError;

@@ -70,6 +70,17 @@ impl Compressor {
         }
     }
 
+    /// Bytes in the buffer so far; what the codec still holds back comes on top.
+    pub fn output_bytes(&self) -> usize {
+        match &self.stream {
+            Stream::None(output) => output.len(),
+            Stream::Gzip(encoder) => encoder.get_ref().len(),
+            Stream::Snappy(snappy) => snappy.output.len(),
+            Stream::Lz4(encoder) => encoder.get_ref().len(),
+            Stream::Zstd(encoder) => encoder.get_ref().len(),
+        }
+    }
+
     /// Ends the stream and gives the buffer back.
     pub fn finish(self) -> Result<Vec<u8>, CompressError> {
         match self.stream {

@@ -221,7 +221,8 @@ impl BatchHeader {
         ATTRIBUTES..self.size_bytes()
     }
 
-    pub(super) fn write(&self, out: &mut [u8]) {
+    /// Writes the header over the first [`HEADER_BYTES`] of `out`.
+    pub fn write(&self, out: &mut [u8]) {
         out[BASE_OFFSET..8].copy_from_slice(&self.base_offset.to_be_bytes());
         out[8..12].copy_from_slice(&self.batch_length.to_be_bytes());
         out[12..16].copy_from_slice(&self.partition_leader_epoch.to_be_bytes());

@@ -104,6 +104,8 @@ pub enum RecordError {
     FewerThanAnnounced { announced: i32, present: i32 },
     /// Bytes follow the last record.
     MoreThanAnnounced,
+    /// A record is larger than the scanner was told to accept.
+    TooLarge { bytes: usize, bytes_max: usize },
 }
 
 impl fmt::Display for RecordError {
@@ -115,6 +117,7 @@ impl fmt::Display for RecordError {
             RecordError::WrongLength => f.write_str("the record's fields do not fill its length"),
             RecordError::FewerThanAnnounced { announced, present } => write!(f, "{announced} records announced, {present} present"),
             RecordError::MoreThanAnnounced => f.write_str("bytes after the last record"),
+            RecordError::TooLarge { bytes, bytes_max } => write!(f, "record of {bytes} bytes, at most {bytes_max} are allowed"),
         }
     }
 }

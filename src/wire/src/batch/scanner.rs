@@ -20,6 +20,7 @@ pub struct RecordFacts {
 #[derive(Debug)]
 pub struct RecordScanner {
     announced: i32,
+    record_bytes_max: usize,
     state: State,
     /// Bytes that the record under way still has.
     record_left: usize,
@@ -63,6 +64,7 @@ impl RecordScanner {
         let facts = RecordFacts { index: 0, offset_delta: 0, timestamp_delta: 0, has_key: false, has_value: false };
         RecordScanner {
             announced: record_count,
+            record_bytes_max: usize::MAX,
             state: State::Length,
             record_left: 0,
             headers_left: 0,
@@ -70,6 +72,11 @@ impl RecordScanner {
             carry: [0; 10],
             carry_length: 0,
         }
+    }
+
+    /// Refuses records of more bytes (`max.decompressed.message.bytes`), as soon as one announces them.
+    pub fn with_record_bytes_max(self, record_bytes_max: usize) -> RecordScanner {
+        RecordScanner { record_bytes_max, ..self }
     }
 
     /// Records that were seen whole.
@@ -157,6 +164,9 @@ impl RecordScanner {
                 self.state = State::Attributes;
                 if self.record_left == 0 {
                     return Err(RecordError::WrongLength);
+                }
+                if self.record_left > self.record_bytes_max {
+                    return Err(RecordError::TooLarge { bytes: self.record_left, bytes_max: self.record_bytes_max });
                 }
             }
             State::TimestampDelta => {
