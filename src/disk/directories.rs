@@ -233,7 +233,7 @@ mod tests {
         assert_eq!((found.partitions, found.retired.len(), found.others.len()), (vec![expected], 0, 1));
 
         let retired = retire_partition_blocking(&path, "orders", 3).unwrap();
-        assert_eq!(find_partitions_blocking(directory.path()).unwrap().retired, [retired.clone()]);
+        assert_eq!(find_partitions_blocking(directory.path()).unwrap().retired, std::slice::from_ref(&retired));
     }
 
     #[test]

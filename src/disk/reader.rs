@@ -14,7 +14,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 
 use crate::cluster::TopicIdPartition;
-use crate::disk::journal::group::{BLOCK_BYTES, round_down_to_block, round_up_to_block};
+use crate::disk::journal::group::{round_down_to_block, round_up_to_block};
 use crate::disk::segment_files::{SegmentFileKey, SegmentFiles};
 use crate::log::batch::{BATCH_HEADER_BYTES, BatchInfo};
 use crate::log::file_names::LogFileKind;

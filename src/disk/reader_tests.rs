@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
+use crate::disk::journal::group::BLOCK_BYTES;
 use crate::log::offset_index::OffsetIndexTail;
 use crate::log::segment_scan::tests::encoded;
 use crate::rt;

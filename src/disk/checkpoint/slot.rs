@@ -3,7 +3,7 @@
 //! Block 0 of a file is its header, the body (a `PartitionRecord` for each partition) follows from block 1 on. Header and body have a checksum each. A checkpoint counts when both
 //! hold and it belongs to the present life of the journal; of two such the one with the higher number.
 //!
-//! Header, little-endian: magic `CLCP`, version u32, number u64, ring id, journal id, replay start (sequence u64, position u64), partition count u32, body bytes u64, CRC-32C of the body
+//! Header, little-endian: magic `CLCP`, version u32, number u64, journal id, replay start (sequence u64, position u64), partition count u32, body bytes u64, CRC-32C of the body
 //! u32, CRC-32C of the header u32.
 
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::rt::file::{Durability, File, FileError, OpenMode};
 
 const MAGIC: [u8; 4] = *b"CLCP";
 const VERSION: u32 = 1;
-const HEADER_BYTES: usize = 84;
+const HEADER_BYTES: usize = 68;
 
 /// Bytes of the body that are encoded and written at a time.
 const SLICE_BYTES: usize = 128 << 10;
@@ -56,7 +56,6 @@ impl Slot {
 pub struct CheckpointHeader {
     /// One more than that of the checkpoint before it.
     pub number: u64,
-    pub ring_id: Uuid,
     pub journal_id: Uuid,
     pub start: JournalStart,
     pub partition_count: u32,
@@ -98,7 +97,7 @@ impl CheckpointWriter {
     }
 
     /// Writes the rest and, last, the header that makes the checkpoint count. Whatever the records tell of is durable by now.
-    pub async fn finish(mut self, number: u64, ring_id: Uuid, journal_id: Uuid, start: JournalStart) -> Result<(), FileError> {
+    pub async fn finish(mut self, number: u64, journal_id: Uuid, start: JournalStart) -> Result<(), FileError> {
         let is_small = self.written_bytes == 0;
         if !is_small {
             if !self.slice.is_empty() {
@@ -108,7 +107,7 @@ impl CheckpointWriter {
         }
         let body_crc = crc32c::crc32c_append(self.body_crc, if is_small { &self.slice } else { &[] });
         let body_bytes = self.written_bytes + if is_small { self.slice.len() as u64 } else { 0 };
-        let header = CheckpointHeader { number, ring_id, journal_id, start, partition_count: self.partition_count, body_bytes, body_crc };
+        let header = CheckpointHeader { number, journal_id, start, partition_count: self.partition_count, body_bytes, body_crc };
         let mut bytes = header.encode();
         if is_small {
             // Header and body in one write: torn, one of the checksums tells.
@@ -135,7 +134,6 @@ impl CheckpointWriter {
 pub fn write_blocking(
     path: &Path,
     number: u64,
-    ring_id: Uuid,
     journal_id: Uuid,
     start: JournalStart,
     records: &[PartitionRecord],
@@ -144,7 +142,6 @@ pub fn write_blocking(
     records.iter().for_each(|record| record.encode(&mut body));
     let header = CheckpointHeader {
         number,
-        ring_id,
         journal_id,
         start,
         partition_count: records.len() as u32,
@@ -188,7 +185,6 @@ impl CheckpointHeader {
         block.extend_from_slice(&MAGIC);
         block.extend_from_slice(&VERSION.to_le_bytes());
         block.extend_from_slice(&self.number.to_le_bytes());
-        block.extend_from_slice(self.ring_id.as_bytes());
         block.extend_from_slice(self.journal_id.as_bytes());
         block.extend_from_slice(&self.start.sequence.0.to_le_bytes());
         block.extend_from_slice(&self.start.position.to_le_bytes());
@@ -206,19 +202,17 @@ impl CheckpointHeader {
         let header = file.get(..BLOCK_BYTES)?;
         let int = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
         let long = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes"));
-        let id = |at: usize| Uuid::from_slice(&header[at..at + 16]).expect("sixteen bytes");
         let crc_at = HEADER_BYTES - 4;
         if header[0..4] != MAGIC || int(4) != VERSION || int(crc_at) != crc32c::crc32c(&header[..crc_at]) {
             return None;
         }
         Some(Self {
             number: long(8),
-            ring_id: id(16),
-            journal_id: id(32),
-            start: JournalStart { sequence: GroupSequence(long(48)), position: long(56) },
-            partition_count: int(64),
-            body_bytes: long(68),
-            body_crc: int(76),
+            journal_id: Uuid::from_slice(&header[16..32]).expect("sixteen bytes"),
+            start: JournalStart { sequence: GroupSequence(long(32)), position: long(40) },
+            partition_count: int(48),
+            body_bytes: long(52),
+            body_crc: int(60),
         })
     }
 }
@@ -230,7 +224,6 @@ mod tests {
     use super::super::facts::tests::sample;
     use super::*;
 
-    const RING: Uuid = Uuid::from_u128(1);
     const LIFE: Uuid = Uuid::from_u128(2);
     const START: JournalStart = JournalStart { sequence: GroupSequence(7), position: 8192 };
 
@@ -239,12 +232,12 @@ mod tests {
         for partition in 0..partitions {
             writer.add(&sample(partition)).await.unwrap();
         }
-        writer.finish(number, RING, LIFE, START).await.unwrap();
+        writer.finish(number, LIFE, START).await.unwrap();
     }
 
     fn check(checkpoint: &Checkpoint, number: u64, partitions: i32) {
         let header = &checkpoint.header;
-        assert_eq!((header.number, header.ring_id, header.journal_id, header.start), (number, RING, LIFE, START));
+        assert_eq!((header.number, header.journal_id, header.start), (number, LIFE, START));
         assert_eq!(checkpoint.records, (0..partitions).map(sample).collect::<Vec<_>>());
     }
 
@@ -265,7 +258,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = Slot::B.path(directory.path(), 3);
         let records: Vec<_> = (0..9000).map(sample).collect();
-        write_blocking(&path, 6, RING, LIFE, START, &records).unwrap();
+        write_blocking(&path, 6, LIFE, START, &records).unwrap();
         check(&read_blocking(&path).unwrap().unwrap(), 6, 9000);
     }
 
@@ -273,7 +266,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = Slot::A.path(directory.path(), 0);
         let records: Vec<_> = (0..partitions).map(sample).collect();
-        write_blocking(&path, 1, RING, LIFE, START, &records).unwrap();
+        write_blocking(&path, 1, LIFE, START, &records).unwrap();
         std::fs::read(path).unwrap()
     }
 

@@ -173,7 +173,7 @@ impl Journal {
         journal
     }
 
-    /// Takes an entry into the open group: durable when the group is. The partition of an append or truncation is registered.
+    /// Takes an entry into the open group: durable when the group is. The partition of an append or truncation is registered; its `Deleted` entry ends that.
     pub fn append(&self, header: &EntryHeader, payload: &[&[u8]]) -> Result<Written, JournalError> {
         self.append_as(Appender::Client, header, payload)
     }
@@ -250,10 +250,6 @@ impl Journal {
         self.journal_id
     }
 
-    pub fn ring_id(&self) -> Uuid {
-        self.ring_file.ring_id
-    }
-
     pub fn path(&self) -> &Path {
         self.ring_file.file.path()
     }
@@ -271,13 +267,6 @@ impl Journal {
     /// A partition that is going to append: its bytes wait for placement from `placed` on.
     pub fn register(&self, partition: TopicIdPartition, target: Rc<dyn PlacementTarget>, directory: Rc<Path>, placed: PlacedEnd) {
         self.state.borrow_mut().backlog.register(partition, target, directory, placed);
-    }
-
-    /// A partition that is gone: nothing of it waits for placement any more. Its `Deleted` entry was appended before.
-    pub fn unregister(&self, partition: &TopicIdPartition) {
-        let mut state = self.state.borrow_mut();
-        let groups = state.backlog.unregister(partition);
-        state.count_placed(groups);
     }
 
     /// Takes an entry of placement's own, which may use the reserve.
@@ -358,17 +347,9 @@ impl Journal {
         JournalStart { sequence, position: state.ring.position_of(sequence) }
     }
 
-    /// A checkpoint that begins its replay at `start` is on stable storage, with these ends of partitions: the space before is free again.
-    pub fn checkpointed(&self, start: JournalStart, ends: &[(TopicIdPartition, PlacedEnd)]) {
-        {
-            let mut state = self.state.borrow_mut();
-            for (partition, end) in ends {
-                if let Some(site) = state.backlog.get_mut(partition) {
-                    site.checkpointed = *end;
-                }
-            }
-            state.ring.release_before(start.sequence);
-        }
+    /// A checkpoint that begins its replay at `start` is on stable storage: the space before is free again.
+    pub fn checkpointed(&self, start: JournalStart) {
+        self.state.borrow_mut().ring.release_before(start.sequence);
         self.grant_room();
     }
 
@@ -549,7 +530,12 @@ impl State {
         let change = match header.kind {
             EntryKind::Append => Change::Write { segment_base, position, end_offset: last_offset + 1, bytes: bytes.clone() },
             EntryKind::Truncate => Change::Cut(Cut { segment_base, position, end_offset: base_offset }),
-            EntryKind::BlockPrefix | EntryKind::LogStart | EntryKind::Deleted | EntryKind::Opened | EntryKind::CheckpointNote => return,
+            EntryKind::Deleted => {
+                // In the same step: no later checkpoint may know a partition whose end lies before its replay.
+                let groups = self.backlog.unregister(&header.partition);
+                return self.count_placed(groups);
+            }
+            EntryKind::BlockPrefix | EntryKind::LogStart | EntryKind::Opened | EntryKind::CheckpointNote => return,
         };
         self.ring.count_unplaced();
         let needless = self.backlog.push(&header.partition, sequence, change);

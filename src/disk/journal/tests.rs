@@ -50,7 +50,7 @@ fn place_all(journal: &Journal) {
     for work in journal.durable_work() {
         journal.strike_off(&work.partition, work.last_number, NOTHING_PLACED);
     }
-    journal.checkpointed(journal.replay_start(), &[]);
+    journal.checkpointed(journal.replay_start());
 }
 
 /// Offsets that a restart finds in the ring.

@@ -27,8 +27,6 @@ pub struct Site {
     pub directory: Rc<Path>,
     /// Up to where the segment files hold the log, flushed.
     pub placed: PlacedEnd,
-    /// The same as the last checkpoint on stable storage says it: a block below this may not be rewritten before the journal holds what was in it.
-    pub checkpointed: PlacedEnd,
     /// Its files failed: nothing more is placed, what waits stays in the ring for the next start.
     pub is_failed: bool,
     /// Zeros may lie behind the last byte of its live file.
@@ -87,7 +85,6 @@ pub struct PlacementWork {
     pub partition: TopicIdPartition,
     pub directory: Rc<Path>,
     pub placed: PlacedEnd,
-    pub checkpointed: PlacedEnd,
     pub changes: Vec<Change>,
     /// Number of the last change; what comes later waits for another round.
     pub last_number: u64,
@@ -97,16 +94,8 @@ pub struct PlacementWork {
 
 impl Backlog {
     pub fn register(&mut self, partition: TopicIdPartition, target: Rc<dyn PlacementTarget>, directory: Rc<Path>, placed: PlacedEnd) {
-        let site = Site {
-            target,
-            directory,
-            placed,
-            checkpointed: placed,
-            is_failed: false,
-            is_padded: false,
-            items: VecDeque::new(),
-            next_number: 0,
-        };
+        let is_padded = !(placed.size_bytes as usize).is_multiple_of(BLOCK_BYTES);
+        let site = Site { target, directory, placed, is_failed: false, is_padded, items: VecDeque::new(), next_number: 0 };
         let previous = self.sites.insert(partition, site);
         assert!(previous.is_none(), "partition {partition} is registered once");
     }
@@ -198,7 +187,6 @@ impl Site {
             partition,
             directory: self.directory.clone(),
             placed: self.placed,
-            checkpointed: self.checkpointed,
             changes: durable_items().map(|item| item.change.clone()).collect(),
             last_number,
             oldest_sequence: self.items[0].sequence,
@@ -271,7 +259,7 @@ mod tests {
         let end = PlacedEnd { size_bytes: 10, end_offset: 2, ..PLACED };
         assert_eq!(backlog.strike_off(&partition(0), taken.last_number, end), vec![GroupSequence(1)]);
         assert_eq!(backlog.get(&partition(0)).unwrap().readable(), PlacedEnd { size_bytes: 5, end_offset: 1, ..PLACED });
-        assert_eq!(backlog.durable_work(GroupSequence(4)).remove(0).changes, vec![cut, write(5)]);
+        assert_eq!(backlog.durable_work(GroupSequence(4)).remove(0).changes, vec![cut.clone(), write(5)]);
     }
 
     #[test]
@@ -281,6 +269,9 @@ mod tests {
         let cut = Change::Cut(Cut { segment_base: 0, position: 2, end_offset: 1 });
         assert_eq!(backlog.push(&partition(0), GroupSequence(2), cut.clone()), vec![]);
         let kept = Change::Write { segment_base: 0, position: 0, end_offset: 1, bytes: Bytes::from_static(b"ba") };
-        assert_eq!(backlog.durable_work(GroupSequence(2)).remove(0).changes, vec![kept, cut]);
+        let first = backlog.durable_work(GroupSequence(2)).remove(0);
+        assert_eq!(first.changes, vec![kept]);
+        backlog.strike_off(&partition(0), first.last_number, PlacedEnd { size_bytes: 2, end_offset: 1, ..PLACED });
+        assert_eq!(backlog.durable_work(GroupSequence(2)).remove(0).changes, vec![cut], "a cut begins a round");
     }
 }

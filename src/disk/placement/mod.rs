@@ -295,8 +295,8 @@ impl Placement {
         let turn = self.turn.borrow().clone();
         let path = turn.slot.path(&turn.journal_directory, turn.shard);
         let written = self.write_checkpoint(path, &turn, start).await;
-        let ends = match written {
-            Ok(ends) => ends,
+        match written {
+            Ok(()) => {}
             Err(CheckpointError::File(error)) if error.is_no_space() => {
                 self.count(|statistics| statistics.no_space += 1);
                 return Ok(());
@@ -307,34 +307,27 @@ impl Placement {
                 return Err(failure);
             }
             Err(CheckpointError::Journal(error)) => return Err(error),
-        };
+        }
         *self.turn.borrow_mut() = CheckpointTurn { number: turn.number + 1, slot: turn.slot.other(), ..turn };
-        self.journal.checkpointed(start, &ends);
+        self.journal.checkpointed(start);
         self.entries_told.set(entries);
         self.count(|statistics| statistics.checkpoints += 1);
         Ok(())
     }
 
-    async fn write_checkpoint(
-        &self,
-        path: PathBuf,
-        turn: &CheckpointTurn,
-        start: JournalStart,
-    ) -> Result<Vec<(TopicIdPartition, PlacedEnd)>, CheckpointError> {
+    async fn write_checkpoint(&self, path: PathBuf, turn: &CheckpointTurn, start: JournalStart) -> Result<(), CheckpointError> {
         let mut writer = CheckpointWriter::begin(path, self.direct).await?;
-        let mut ends = Vec::new();
         for (index, partition) in self.journal.partitions().into_iter().enumerate() {
             if index % FACTS_AT_ONCE == FACTS_AT_ONCE - 1 {
                 rt::yield_now().await;
             }
             let Some((target, placed, next_entry)) = self.journal.site(&partition) else { continue };
             writer.add(&PartitionRecord { facts: target.facts(), placed, next_entry }).await?;
-            ends.push((partition, placed));
         }
         // The facts tell of entries that may still be on their way: a crash now must not find a checkpoint that promises them.
         self.journal.wait_durable(self.journal.last_sequence()).await?;
-        writer.finish(turn.number, self.journal.ring_id(), self.journal.journal_id(), start).await?;
-        Ok(ends)
+        writer.finish(turn.number, self.journal.journal_id(), start).await?;
+        Ok(())
     }
 
     /// Zeros behind a live log's last byte are ours alone to understand; after a clean stop others read the files.

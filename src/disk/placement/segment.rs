@@ -100,9 +100,11 @@ pub async fn cut_file(directory: &Path, segment_base: i64, size_bytes: u32) -> R
     rt::blocking(move || {
         let mode = OpenMode { create: size_bytes == 0, ..OpenMode::READ_WRITE };
         let file = File::open_blocking(path, mode)?;
-        if file.length()? != u64::from(size_bytes) {
-            file.set_len_blocking(u64::from(size_bytes))?;
+        if file.length()? == u64::from(size_bytes) {
+            // Its bytes were flushed when they were written.
+            return Ok(());
         }
+        file.set_len_blocking(u64::from(size_bytes))?;
         file.sync_data_blocking()
     })
     .await
