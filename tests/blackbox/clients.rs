@@ -12,37 +12,16 @@ pub fn trials(shared: &SharedBroker) -> Vec<Trial> {
 }
 
 const CLIENTS: &[Client] = &[
-    Client { name: "confluent_kafka", command: || python("confluent"), cases: PYTHON_CASES },
-    Client { name: "kafka_python", command: || python("kafka_python"), cases: PYTHON_CASES },
-    Client { name: "aiokafka", command: || python("aiokafka"), cases: AIOKAFKA_CASES },
+    Client { name: "confluent_kafka", command: || python("confluent"), cases: &[MAIN_JOB, GROUP_ADMIN] },
+    Client { name: "kafka_python", command: || python("kafka_python"), cases: &[MAIN_JOB, GROUP_ADMIN] },
+    // Has no call to delete a group.
+    Client { name: "aiokafka", command: || python("aiokafka"), cases: &[MAIN_JOB] },
+    Client { name: "kafkajs", command: node, cases: &[MAIN_JOB, GROUP_ADMIN] },
+    Client { name: "java", command: java, cases: &[MAIN_JOB, GROUP_ADMIN, JAVA_ONLY, TOOLS] },
 ];
 
-const PYTHON_CASES: &[&str] = &[
-    "codec_none",
-    "codec_gzip",
-    "codec_snappy",
-    "codec_lz4",
-    "codec_zstd",
-    "tombstones_and_empty_values",
-    "headers",
-    "one_mib_records",
-    "record_too_large",
-    "acks_of_every_kind",
-    "idempotent_producer",
-    "topic_made_by_its_first_use",
-    "reading_from_the_past",
-    "timestamps_lookup",
-    "group_of_three",
-    "commit_and_resume",
-    "admin_topics",
-    "admin_configs",
-    "admin_groups",
-    "delete_records",
-    "describe_cluster",
-];
-
-/// Without `admin_groups`: this client has no call to delete a group.
-const AIOKAFKA_CASES: &[&str] = &[
+/// What every client can do.
+const MAIN_JOB: &[&str] = &[
     "codec_none",
     "codec_gzip",
     "codec_snappy",
@@ -63,10 +42,42 @@ const AIOKAFKA_CASES: &[&str] = &[
     "admin_configs",
     "delete_records",
     "describe_cluster",
+];
+
+const GROUP_ADMIN: &[&str] = &["admin_groups"];
+
+const JAVA_ONLY: &[&str] = &["cooperative_group_of_three", "static_member"];
+
+/// Kafka's command line tools, in the JVM of the Java cases.
+const TOOLS: &[&str] = &[
+    "tool_topics",
+    "tool_configs",
+    "tool_console",
+    "tool_consumer_groups",
+    "tool_get_offsets",
+    "tool_delete_records",
+    "tool_small_tools",
+    "tool_performance",
 ];
 
 fn python(client: &str) -> Command {
     let mut command = Command::new(places::tools().join("python/bin/python"));
     command.arg(places::project().join("tests/python/runner.py")).arg(client);
+    command
+}
+
+fn node() -> Command {
+    let mut command = Command::new("node");
+    command.env("NODE_PATH", places::tools().join("node/node_modules")).env("KAFKAJS_NO_PARTITIONER_WARNING", "1");
+    command.arg(places::project().join("tests/node/runner.js"));
+    command
+}
+
+fn java() -> Command {
+    let mut command = Command::new("java");
+    command.args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]);
+    let classes = places::tools().join("java");
+    command.arg("-cp").arg(format!("{}:{}/lib/*", classes.display(), places::kafka().display()));
+    command.arg("Runner").arg(places::kafka().join("tools"));
     command
 }

@@ -1,0 +1,530 @@
+import static java.util.concurrent.TimeUnit.SECONDS;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.Collection;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Properties;
+import java.util.Set;
+import java.util.TreeSet;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.Future;
+import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.AlterConfigOp;
+import org.apache.kafka.clients.admin.Config;
+import org.apache.kafka.clients.admin.ConfigEntry;
+import org.apache.kafka.clients.admin.NewPartitions;
+import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.clients.admin.RecordsToDelete;
+import org.apache.kafka.clients.consumer.CloseOptions;
+import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.consumer.OffsetAndMetadata;
+import org.apache.kafka.clients.consumer.OffsetAndTimestamp;
+import org.apache.kafka.clients.producer.KafkaProducer;
+import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.clients.producer.RecordMetadata;
+import org.apache.kafka.common.GroupState;
+import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.errors.GroupIdNotFoundException;
+import org.apache.kafka.common.errors.InvalidConfigurationException;
+import org.apache.kafka.common.errors.InvalidPartitionsException;
+import org.apache.kafka.common.errors.InvalidReplicationFactorException;
+import org.apache.kafka.common.errors.InvalidTopicException;
+import org.apache.kafka.common.errors.RecordTooLargeException;
+import org.apache.kafka.common.errors.TopicExistsException;
+import org.apache.kafka.common.serialization.ByteArrayDeserializer;
+import org.apache.kafka.common.serialization.ByteArraySerializer;
+
+/** What kafka-clients does in its main job; each method is a case, on a topic that no other case uses. */
+final class ClientCases implements AutoCloseable {
+    private final String bootstrap;
+    private final String topic;
+    private final JsonNode expected;
+    private final Admin admin;
+
+    ClientCases(String bootstrap, String topic, JsonNode expected) {
+        this.bootstrap = bootstrap;
+        this.topic = topic;
+        this.expected = expected;
+        this.admin = Admin.create(Map.of("bootstrap.servers", bootstrap));
+    }
+
+    @Override
+    public void close() {
+        admin.close();
+    }
+
+    void codecNone() throws Exception {
+        roundTrip("none");
+    }
+
+    void codecGzip() throws Exception {
+        roundTrip("gzip");
+    }
+
+    void codecSnappy() throws Exception {
+        roundTrip("snappy");
+    }
+
+    void codecLz4() throws Exception {
+        roundTrip("lz4");
+    }
+
+    void codecZstd() throws Exception {
+        roundTrip("zstd");
+    }
+
+    /** What is written over three partitions is read from each in order, with offsets that count from 0. */
+    private void roundTrip(String codec) throws Exception {
+        create(3, Map.of());
+        List<Samples.Sample> samples = Samples.records(60);
+        for (int partition = 0; partition < 3; partition++) {
+            produce(samples, partition, Map.of("compression.type", codec));
+        }
+        for (int partition = 0; partition < 3; partition++) {
+            List<ConsumerRecord<byte[], byte[]>> got = consume(partition, 0, samples.size());
+            Samples.same(got, samples);
+            for (int position = 0; position < got.size(); position++) {
+                Samples.equal(got.get(position).offset(), (long) position, "offset");
+            }
+        }
+    }
+
+    /** A missing key or value stays missing, an empty one stays empty. */
+    void tombstonesAndEmptyValues() throws Exception {
+        create(1, Map.of());
+        produce(Samples.oddRecords(), 0, Map.of());
+        Samples.same(consume(0, 0, Samples.oddRecords().size()), Samples.oddRecords());
+    }
+
+    /** Headers come back in order, with repeated keys, empty and missing values. */
+    void headers() throws Exception {
+        create(1, Map.of());
+        List<Samples.Sample> samples = List.of(new Samples.Sample(Samples.bytes("k"), Samples.bytes("v"), Samples.headersOfEveryKind()), new Samples.Sample("k", new byte[1]));
+        produce(samples, 0, Map.of("compression.type", "gzip"));
+        Samples.same(consume(0, 0, 2), samples);
+    }
+
+    /** Values of 1 MiB pass where the topic allows them, compressed or not, between small ones. */
+    void oneMibRecords() throws Exception {
+        create(1, Map.of("max.message.bytes", "4194304"));
+        byte[] large = new byte[1 << 20];
+        for (int position = 0; position < large.length; position++) {
+            large[position] = (byte) (position * 7919 % 251);
+        }
+        List<Samples.Sample> samples = List.of(new Samples.Sample("small", Samples.bytes("before")), new Samples.Sample("large", large),
+            new Samples.Sample("small", Samples.bytes("between")), new Samples.Sample("large", large), new Samples.Sample("small", Samples.bytes("after")));
+        List<Samples.Sample> all = new ArrayList<>();
+        for (String codec : List.of("none", "lz4", "zstd")) {
+            produce(samples, 0, Map.of("compression.type", codec));
+            all.addAll(samples);
+        }
+        Samples.same(consume(0, 0, all.size()), all);
+    }
+
+    /** A record above max.message.bytes is refused by name and leaves nothing behind. */
+    void recordTooLarge() throws Exception {
+        create(1, Map.of("max.message.bytes", "1000"));
+        fails(RecordTooLargeException.class, () -> produce(List.of(new Samples.Sample("k", new byte[5000])), 0, Map.of()));
+        produce(List.of(new Samples.Sample("k", new byte[5])), 0, Map.of());
+        Samples.equal(endOffset(0), 1L, "end offset");
+    }
+
+    /** Records sent with acks 0, 1 and all are there. */
+    void acksOfEveryKind() throws Exception {
+        create(1, Map.of());
+        List<Samples.Sample> samples = Samples.records(12);
+        produce(samples.subList(0, 4), 0, Map.of("acks", "0", "enable.idempotence", "false"));
+        Samples.until("records sent with acks=0", () -> endOffset(0) == 4);
+        produce(samples.subList(4, 8), 0, Map.of("acks", "1", "enable.idempotence", "false"));
+        produce(samples.subList(8, 12), 0, Map.of("acks", "all"));
+        Samples.same(consume(0, 0, 12), samples);
+    }
+
+    /** Five batches of an idempotent producer in flight, many times over, arrive once and in order. */
+    void idempotentProducer() throws Exception {
+        create(1, Map.of());
+        List<Samples.Sample> samples = Samples.records(2000);
+        produce(samples, 0, Map.of("enable.idempotence", "true", "linger.ms", "0", "batch.size", "4096", "max.in.flight.requests.per.connection", "5"));
+        Samples.same(consume(0, 0, samples.size()), samples);
+    }
+
+    /** Producing to a topic that does not exist makes it. */
+    void topicMadeByItsFirstUse() throws Exception {
+        List<Samples.Sample> samples = Samples.records(3);
+        produce(samples, 0, Map.of());
+        Samples.same(consume(0, 0, 3), samples);
+    }
+
+    /** A reader begins where it is told, in the middle of a compressed batch too. */
+    void readingFromThePast() throws Exception {
+        create(1, Map.of());
+        List<Samples.Sample> samples = Samples.records(50);
+        produce(samples, 0, Map.of("compression.type", "lz4", "linger.ms", "100"));
+        for (int start : new int[] {0, 1, 17, 49}) {
+            List<ConsumerRecord<byte[], byte[]>> got = consume(0, start, 50 - start);
+            Samples.same(got, samples.subList(start, 50));
+            Samples.equal(got.get(0).offset(), (long) start, "first offset");
+        }
+        try (KafkaConsumer<byte[], byte[]> consumer = consumer(Map.of())) {
+            TopicPartition place = new TopicPartition(topic, 0);
+            Samples.equal(consumer.beginningOffsets(Set.of(place)), Map.of(place, 0L), "beginning");
+            Samples.equal(consumer.endOffsets(Set.of(place)), Map.of(place, 50L), "end");
+        }
+    }
+
+    /** The offset for a time is that of the first record at or after it, inside a compressed batch too. */
+    void timestampsLookup() throws Exception {
+        create(1, Map.of());
+        long base = System.currentTimeMillis() - 100_000;
+        for (String codec : List.of("none", "zstd")) {
+            try (KafkaProducer<byte[], byte[]> producer = producer(Map.of("compression.type", codec, "linger.ms", "100"))) {
+                for (int index = 0; index < 10; index++) {
+                    long timestamp = base + (codec.equals("none") ? index : index + 10) * 1000;
+                    producer.send(new ProducerRecord<>(topic, 0, timestamp, null, Samples.bytes("v")));
+                }
+            }
+        }
+        TopicPartition place = new TopicPartition(topic, 0);
+        try (KafkaConsumer<byte[], byte[]> consumer = consumer(Map.of())) {
+            for (long[] asked : new long[][] {{-1, 0}, {0, 0}, {1, 1}, {4000, 4}, {12_500, 13}, {19_000, 19}, {19_001, -1}}) {
+                OffsetAndTimestamp found = consumer.offsetsForTimes(Map.of(place, base + asked[0])).get(place);
+                Samples.equal(found == null ? -1 : found.offset(), asked[1], "offset for " + asked[0]);
+            }
+        }
+    }
+
+    /** Three members of a classic group share six partitions; when one leaves the others take over; every record arrives. */
+    void groupOfThree() throws Exception {
+        groupOfThree("org.apache.kafka.clients.consumer.RangeAssignor");
+    }
+
+    /** The same with cooperative rebalancing, where members keep what they have while others join. */
+    void cooperativeGroupOfThree() throws Exception {
+        groupOfThree("org.apache.kafka.clients.consumer.CooperativeStickyAssignor");
+    }
+
+    private void groupOfThree(String assignor) throws Exception {
+        create(6, Map.of());
+        List<Member> members = new ArrayList<>();
+        try {
+            for (int index = 0; index < 3; index++) {
+                members.add(new Member(Map.of("partition.assignment.strategy", assignor)));
+            }
+            Samples.until("three members with two partitions each", () -> shares(members).equals(List.of(2, 2, 2)));
+            produceEverywhere("first");
+            Samples.until("the records of the first round", () -> received(members).containsAll(keys("first")));
+            members.remove(0).leave();
+            Samples.until("two members with three partitions each", () -> shares(members).equals(List.of(3, 3)));
+            produceEverywhere("second");
+            Samples.until("the records of the second round", () -> received(members).containsAll(keys("second")));
+        } finally {
+            for (Member member : members) {
+                member.leave();
+            }
+        }
+    }
+
+    private void produceEverywhere(String round) throws Exception {
+        for (int partition = 0; partition < 6; partition++) {
+            produce(List.of(new Samples.Sample(round + "-" + partition, new byte[10])), partition, Map.of());
+        }
+    }
+
+    private static Set<String> keys(String round) {
+        Set<String> keys = new TreeSet<>();
+        for (int partition = 0; partition < 6; partition++) {
+            keys.add(round + "-" + partition);
+        }
+        return keys;
+    }
+
+    private static List<Integer> shares(List<Member> members) {
+        return members.stream().map(member -> member.assigned).sorted().toList();
+    }
+
+    private static Set<String> received(List<Member> members) {
+        Set<String> all = new TreeSet<>();
+        for (Member member : members) {
+            synchronized (member.keys) {
+                all.addAll(member.keys);
+            }
+        }
+        return all;
+    }
+
+    /** A member of the case's group in a thread of its own, as an application would run it. */
+    private final class Member {
+        final Set<String> keys = new TreeSet<>();
+        volatile int assigned;
+        private volatile boolean leaving;
+        private volatile Throwable failure;
+        private final Thread thread;
+
+        Member(Map<String, String> settings) {
+            KafkaConsumer<byte[], byte[]> consumer = subscriber(settings);
+            thread = new Thread(() -> run(consumer));
+            thread.start();
+        }
+
+        private void run(KafkaConsumer<byte[], byte[]> consumer) {
+            try (consumer) {
+                while (!leaving) {
+                    for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofMillis(200))) {
+                        synchronized (keys) {
+                            keys.add(new String(record.key()));
+                        }
+                    }
+                    assigned = consumer.assignment().size();
+                }
+            } catch (Throwable thrown) {
+                failure = thrown;
+            }
+        }
+
+        void leave() throws InterruptedException {
+            leaving = true;
+            thread.join(60_000);
+            if (failure != null) {
+                throw new AssertionError("a member failed", failure);
+            }
+        }
+    }
+
+    /** What a member committed is where the next one begins. */
+    void commitAndResume() throws Exception {
+        create(1, Map.of());
+        List<Samples.Sample> samples = Samples.records(30);
+        produce(samples, 0, Map.of());
+        TopicPartition place = new TopicPartition(topic, 0);
+        try (KafkaConsumer<byte[], byte[]> first = subscriber(Map.of())) {
+            read(first, 30);
+            first.commitSync(Map.of(place, new OffsetAndMetadata(12, "half way")));
+        }
+        try (KafkaConsumer<byte[], byte[]> second = subscriber(Map.of())) {
+            Samples.equal(second.committed(Set.of(place)).get(place).metadata(), "half way", "metadata");
+            List<ConsumerRecord<byte[], byte[]>> got = read(second, 18);
+            Samples.same(got, samples.subList(12, 30));
+            second.commitAsync();
+        }
+        Samples.equal(admin.listConsumerGroupOffsets(group()).partitionsToOffsetAndMetadata().get(60, SECONDS).get(place).offset(), 30L, "committed");
+    }
+
+    /** A static member that comes back within its session keeps its partitions. */
+    void staticMember() throws Exception {
+        create(2, Map.of());
+        Map<String, String> settings = Map.of("group.instance.id", "one", "session.timeout.ms", "30000");
+        for (int round = 0; round < 2; round++) {
+            try (KafkaConsumer<byte[], byte[]> member = subscriber(settings)) {
+                produce(Samples.records(4), round, Map.of());
+                read(member, 4);
+                member.commitSync();
+                Samples.equal(member.groupMetadata().generationId(), 1, "generation");
+                member.close(CloseOptions.groupMembershipOperation(CloseOptions.GroupMembershipOperation.REMAIN_IN_GROUP));
+            }
+        }
+    }
+
+    /** Topics are made, described, enlarged and deleted; what cannot be is refused by name. */
+    void adminTopics() throws Exception {
+        create(2, Map.of());
+        Samples.equal(admin.describeTopics(Set.of(topic)).allTopicNames().get(60, SECONDS).get(topic).partitions().size(), 2, "partitions");
+        fails(TopicExistsException.class, () -> create(1, Map.of()));
+        fails(InvalidTopicException.class, () -> create(new NewTopic("no spaces", 1, (short) 1)));
+        fails(InvalidPartitionsException.class, () -> create(new NewTopic(topic + "-none", 0, (short) 1)));
+        fails(InvalidReplicationFactorException.class, () -> create(new NewTopic(topic + "-replicas", 1, (short) 3)));
+        fails(InvalidConfigurationException.class, () -> create(new NewTopic(topic + "-config", 1, (short) 1).configs(Map.of("retention.ms", "soon"))));
+        create(new NewTopic(topic + "-defaults", Optional.empty(), Optional.empty()));
+        admin.createPartitions(Map.of(topic, NewPartitions.increaseTo(5))).all().get(60, SECONDS);
+        Samples.until("five partitions", () -> partitions() == 5);
+        produce(Samples.records(2), 4, Map.of());
+        Samples.same(consume(4, 0, 2), Samples.records(2));
+        admin.deleteTopics(Set.of(topic)).all().get(60, SECONDS);
+        Samples.until("the topic to be gone", () -> !topics().contains(topic));
+    }
+
+    /** Settings of a topic: defaults with their source, changed one by one, and reset. */
+    void adminConfigs() throws Exception {
+        create(1, Map.of("retention.ms", "86400000"));
+        Config before = configs();
+        Samples.equal(before.get("retention.ms").source(), ConfigEntry.ConfigSource.DYNAMIC_TOPIC_CONFIG, "source");
+        Samples.equal(before.get("segment.bytes").source(), ConfigEntry.ConfigSource.DEFAULT_CONFIG, "source");
+        Samples.equal(before.get("flush.messages").value(), expected.get("flush-messages-default").asText(), "flush.messages");
+        alter("segment.bytes", "16777216", AlterConfigOp.OpType.SET);
+        Samples.until("the changed setting", () -> configs().get("segment.bytes").value().equals("16777216"));
+        alter("cleanup.policy", "compact", AlterConfigOp.OpType.APPEND);
+        Samples.until("the longer list", () -> configs().get("cleanup.policy").value().equals("delete,compact"));
+        alter("retention.ms", null, AlterConfigOp.OpType.DELETE);
+        Samples.until("the default again", () -> configs().get("retention.ms").value().equals("604800000"));
+    }
+
+    /** A group is listed and described while it lives; its offsets can be moved and it can be deleted once empty. */
+    void adminGroups() throws Exception {
+        create(2, Map.of());
+        produce(Samples.records(10), 1, Map.of());
+        try (KafkaConsumer<byte[], byte[]> member = subscriber(Map.of())) {
+            read(member, 10);
+            Samples.equal(groupState(), GroupState.STABLE, "state");
+            Samples.check(admin.listGroups().all().get(60, SECONDS).stream().anyMatch(listed -> listed.groupId().equals(group())), "the group is listed");
+            Samples.equal(admin.describeConsumerGroups(Set.of(group())).all().get(60, SECONDS).get(group()).members().size(), 1, "members");
+        }
+        Samples.until("an empty group", () -> groupState() == GroupState.EMPTY);
+        TopicPartition place = new TopicPartition(topic, 1);
+        admin.alterConsumerGroupOffsets(group(), Map.of(place, new OffsetAndMetadata(3))).all().get(60, SECONDS);
+        Samples.equal(admin.listConsumerGroupOffsets(group()).partitionsToOffsetAndMetadata().get(60, SECONDS).get(place).offset(), 3L, "committed");
+        admin.deleteConsumerGroupOffsets(group(), Set.of(place)).all().get(60, SECONDS);
+        admin.alterConsumerGroupOffsets(group(), Map.of(place, new OffsetAndMetadata(4))).all().get(60, SECONDS);
+        admin.deleteConsumerGroups(Set.of(group())).all().get(60, SECONDS);
+        fails(GroupIdNotFoundException.class, () -> admin.deleteConsumerGroups(Set.of(group())).all().get(60, SECONDS));
+    }
+
+    /** Records below an offset are given up; the log begins there. */
+    void deleteRecords() throws Exception {
+        create(1, Map.of());
+        produce(Samples.records(20), 0, Map.of());
+        TopicPartition place = new TopicPartition(topic, 0);
+        long low = admin.deleteRecords(Map.of(place, RecordsToDelete.beforeOffset(8))).lowWatermarks().get(place).get(60, SECONDS).lowWatermark();
+        Samples.equal(low, 8L, "low watermark");
+        try (KafkaConsumer<byte[], byte[]> consumer = consumer(Map.of("auto.offset.reset", "earliest"))) {
+            consumer.assign(Set.of(place));
+            consumer.seekToBeginning(Set.of(place));
+            List<ConsumerRecord<byte[], byte[]>> got = read(consumer, 12);
+            Samples.equal(got.get(0).offset(), 8L, "first offset");
+        }
+    }
+
+    /** The cluster names itself, its one broker and its controller. */
+    void describeCluster() throws Exception {
+        var described = admin.describeCluster();
+        Samples.check(!described.clusterId().get(60, SECONDS).isEmpty(), "a cluster id");
+        Samples.equal(described.nodes().get(60, SECONDS).size(), 1, "nodes");
+        Samples.equal(described.controller().get(60, SECONDS), described.nodes().get().iterator().next(), "controller");
+    }
+
+    private interface Action {
+        void run() throws Exception;
+    }
+
+    private static void fails(Class<? extends Exception> expected, Action action) throws Exception {
+        try {
+            action.run();
+        } catch (ExecutionException wrapped) {
+            Samples.check(expected.isInstance(wrapped.getCause()), wrapped.getCause() + " instead of " + expected.getSimpleName());
+            return;
+        }
+        throw new AssertionError("success instead of " + expected.getSimpleName());
+    }
+
+    private String group() {
+        return topic + "-group";
+    }
+
+    private void create(int partitions, Map<String, String> configs) throws Exception {
+        create(new NewTopic(topic, partitions, (short) 1).configs(new HashMap<>(configs)));
+    }
+
+    private void create(NewTopic made) throws Exception {
+        admin.createTopics(Set.of(made)).all().get(60, SECONDS);
+    }
+
+    private Set<String> topics() {
+        return value(admin.listTopics().names());
+    }
+
+    private int partitions() {
+        return value(admin.describeTopics(Set.of(topic)).allTopicNames()).get(topic).partitions().size();
+    }
+
+    private Config configs() {
+        ConfigResource resource = new ConfigResource(ConfigResource.Type.TOPIC, topic);
+        return value(admin.describeConfigs(Set.of(resource)).all()).get(resource);
+    }
+
+    private void alter(String key, String value, AlterConfigOp.OpType operation) throws Exception {
+        Collection<AlterConfigOp> operations = Set.of(new AlterConfigOp(new ConfigEntry(key, value), operation));
+        admin.incrementalAlterConfigs(Map.of(new ConfigResource(ConfigResource.Type.TOPIC, topic), operations)).all().get(60, SECONDS);
+    }
+
+    private GroupState groupState() {
+        return value(admin.describeConsumerGroups(Set.of(group())).all()).get(group()).groupState();
+    }
+
+    private long endOffset(int partition) {
+        TopicPartition place = new TopicPartition(topic, partition);
+        try (KafkaConsumer<byte[], byte[]> consumer = consumer(Map.of())) {
+            return consumer.endOffsets(Set.of(place)).get(place);
+        }
+    }
+
+    private static <T> T value(Future<T> future) {
+        try {
+            return future.get(60, SECONDS);
+        } catch (Exception failure) {
+            throw new AssertionError(failure);
+        }
+    }
+
+    private KafkaProducer<byte[], byte[]> producer(Map<String, String> settings) {
+        Properties properties = new Properties();
+        properties.put("bootstrap.servers", bootstrap);
+        properties.put("linger.ms", "20");
+        properties.put("max.request.size", "4000000");
+        properties.putAll(settings);
+        return new KafkaProducer<>(properties, new ByteArraySerializer(), new ByteArraySerializer());
+    }
+
+    private void produce(List<Samples.Sample> samples, int partition, Map<String, String> settings) throws Exception {
+        try (KafkaProducer<byte[], byte[]> producer = producer(settings)) {
+            List<Future<RecordMetadata>> sent = new ArrayList<>();
+            for (Samples.Sample sample : samples) {
+                sent.add(producer.send(new ProducerRecord<>(topic, partition, sample.key(), sample.value(), sample.headers())));
+            }
+            for (Future<RecordMetadata> future : sent) {
+                future.get(60, SECONDS);
+            }
+        }
+    }
+
+    private KafkaConsumer<byte[], byte[]> consumer(Map<String, String> settings) {
+        Properties properties = new Properties();
+        properties.put("bootstrap.servers", bootstrap);
+        properties.put("enable.auto.commit", "false");
+        properties.put("auto.offset.reset", "none");
+        properties.putAll(settings);
+        return new KafkaConsumer<>(properties, new ByteArrayDeserializer(), new ByteArrayDeserializer());
+    }
+
+    private KafkaConsumer<byte[], byte[]> subscriber(Map<String, String> settings) {
+        Map<String, String> all = new HashMap<>(Map.of("group.id", group(), "auto.offset.reset", "earliest", "session.timeout.ms", "10000", "heartbeat.interval.ms", "500",
+            "metadata.max.age.ms", "1000"));
+        all.putAll(settings);
+        KafkaConsumer<byte[], byte[]> consumer = consumer(all);
+        consumer.subscribe(Set.of(topic));
+        return consumer;
+    }
+
+    private List<ConsumerRecord<byte[], byte[]>> consume(int partition, long start, int count) {
+        try (KafkaConsumer<byte[], byte[]> consumer = consumer(Map.of())) {
+            TopicPartition place = new TopicPartition(topic, partition);
+            consumer.assign(Set.of(place));
+            consumer.seek(place, start);
+            return read(consumer, count);
+        }
+    }
+
+    private static List<ConsumerRecord<byte[], byte[]>> read(KafkaConsumer<byte[], byte[]> consumer, int count) {
+        List<ConsumerRecord<byte[], byte[]>> got = new ArrayList<>();
+        long end = System.nanoTime() + Duration.ofSeconds(60).toNanos();
+        while (got.size() < count) {
+            Samples.check(System.nanoTime() < end, got.size() + " of " + count + " records");
+            consumer.poll(Duration.ofMillis(500)).forEach(got::add);
+        }
+        return got;
+    }
+}

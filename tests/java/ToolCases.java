@@ -1,0 +1,177 @@
+import com.fasterxml.jackson.databind.JsonNode;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+
+/** Kafka's own command line tools, as an operator types them; each method is a case, on a topic that no other case uses. */
+final class ToolCases {
+    private static final String TOPICS = "org.apache.kafka.tools.TopicCommand";
+    private static final String CONFIGS = "kafka.admin.ConfigCommand";
+    private static final String GROUPS = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
+    private static final String OFFSETS = "org.apache.kafka.tools.GetOffsetShell";
+    private static final String PRODUCER = "org.apache.kafka.tools.ConsoleProducer";
+    private static final String CONSUMER = "org.apache.kafka.tools.consumer.ConsoleConsumer";
+
+    private final String bootstrap;
+    private final String topic;
+    private final JsonNode expected;
+    private final Tools tools;
+
+    ToolCases(String bootstrap, String topic, JsonNode expected, Tools tools) {
+        this.bootstrap = bootstrap;
+        this.topic = topic;
+        this.expected = expected;
+        this.tools = tools;
+    }
+
+    /** kafka-topics: create, list, describe, alter, delete. */
+    void topics() throws Exception {
+        holds(topics("--create", "--topic", topic, "--partitions", "2", "--replication-factor", "1", "--config", "retention.ms=1000"), "Created topic " + topic);
+        holds(topics("--list"), topic);
+        String described = topics("--describe", "--topic", topic);
+        holds(described, "PartitionCount: 2");
+        holds(described, "retention.ms=1000");
+        holds(described, "Isr: ");
+        holds(topics("--create", "--if-not-exists", "--topic", topic), "");
+        Tools.Outcome again = tools.outcome("", TOPICS, "--bootstrap-server", bootstrap, "--create", "--topic", topic);
+        Samples.equal(again.status(), 1, "status of a creation that fails");
+        holds(again.output(), "already exists");
+        topics("--alter", "--topic", topic, "--partitions", "4");
+        Samples.until("four partitions", () -> quietly(() -> topics("--describe", "--topic", topic)).contains("PartitionCount: 4"));
+        holds(topics("--describe", "--under-replicated-partitions"), "");
+        topics("--delete", "--topic", topic);
+        Samples.until("the topic to be gone", () -> !quietly(() -> topics("--list")).contains(topic));
+    }
+
+    /** kafka-configs: settings of a topic and of the broker. */
+    void configs() throws Exception {
+        topics("--create", "--topic", topic);
+        holds(configs("--entity-type", "topics", "--entity-name", topic, "--alter", "--add-config", "segment.ms=5000,cleanup.policy=[compact,delete]"), "Completed updating");
+        Samples.until("the new setting", () -> quietly(() -> configs("--entity-type", "topics", "--entity-name", topic, "--describe")).contains("segment.ms=5000"));
+        String all = configs("--entity-type", "topics", "--entity-name", topic, "--describe", "--all");
+        holds(all, "cleanup.policy=compact,delete");
+        holds(all, "DEFAULT_CONFIG:log.index.interval.bytes=4096");
+        holds(all, "flush.messages=" + expected.get("flush-messages-default").asText() + " ");
+        holds(configs("--entity-type", "topics", "--entity-name", topic, "--alter", "--delete-config", "segment.ms"), "Completed updating");
+        Samples.until("the default again", () -> !quietly(() -> configs("--entity-type", "topics", "--entity-name", topic, "--describe")).contains("segment.ms=5000"));
+        holds(configs("--entity-type", "brokers", "--entity-name", "1", "--describe", "--all"), "num.partitions=1 ");
+    }
+
+    /** kafka-console-producer and kafka-console-consumer, with keys, headers and every codec. */
+    void console() throws Exception {
+        topics("--create", "--topic", topic);
+        List<String> codecs = List.of("none", "gzip", "snappy", "lz4", "zstd");
+        for (String codec : codecs) {
+            tools.runWith("h:1\tkey-" + codec + "\tvalue-" + codec + "\n", PRODUCER, "--bootstrap-server", bootstrap, "--topic", topic, "--compression-codec", codec, "--reader-property",
+                "parse.key=true", "--reader-property", "parse.headers=true");
+        }
+        String read = tools.run(CONSUMER, "--bootstrap-server", bootstrap, "--topic", topic, "--from-beginning", "--max-messages", "5", "--timeout-ms", "60000", "--formatter-property",
+            "print.key=true", "--formatter-property", "print.headers=true", "--formatter-property", "print.offset=true");
+        for (String codec : codecs) {
+            holds(read, "Offset:" + codecs.indexOf(codec) + "\th:1\tkey-" + codec + "\tvalue-" + codec);
+        }
+    }
+
+    /** kafka-consumer-groups: list, describe with lag, reset, delete. */
+    void consumerGroups() throws Exception {
+        topics("--create", "--topic", topic);
+        tools.runWith("one\ntwo\nthree\n", PRODUCER, "--bootstrap-server", bootstrap, "--topic", topic);
+        String group = topic + "-group";
+        tools.run(CONSUMER, "--bootstrap-server", bootstrap, "--topic", topic, "--group", group, "--from-beginning", "--max-messages", "3", "--timeout-ms", "60000");
+        tools.runWith("four\n", PRODUCER, "--bootstrap-server", bootstrap, "--topic", topic);
+        Samples.until("the group to be empty", () -> quietly(() -> groups("--describe", "--group", group, "--state")).contains("Empty"));
+        holds(groups("--list"), group);
+        matches(groups("--describe", "--group", group), "(?s).*" + group + " +" + topic + " +0 +3 +4 +1 .*");
+        holds(groups("--reset-offsets", "--group", group, "--topic", topic, "--to-offset", "1", "--execute"), topic);
+        matches(groups("--describe", "--group", group), "(?s).*" + topic + " +0 +1 +4 +3 .*");
+        holds(groups("--delete", "--group", group), "Deletion of requested consumer groups");
+        Samples.check(!groups("--list").contains(group), "the group is gone");
+    }
+
+    /** kafka-get-offsets: by time and by name. */
+    void getOffsets() throws Exception {
+        topics("--create", "--topic", topic, "--partitions", "2");
+        tools.runWith("a\nb\nc\n", PRODUCER, "--bootstrap-server", bootstrap, "--topic", topic, "--producer-property", "partitioner.ignore.keys=true");
+        int total = 0;
+        for (String line : offsets("--topic", topic, "--time", "latest").split("\n")) {
+            total += line.startsWith(topic + ":") ? Integer.parseInt(line.split(":")[2]) : 0;
+        }
+        Samples.equal(total, 3, "records");
+        for (String time : List.of("earliest", "0")) {
+            holds(offsets("--topic-partitions", topic + ":0", "--time", time), topic + ":0:");
+        }
+        holds(offsets("--topic", topic, "--time", "max-timestamp"), topic);
+    }
+
+    /** kafka-delete-records and kafka-log-dirs. */
+    void deleteRecords() throws Exception {
+        topics("--create", "--topic", topic);
+        tools.runWith("a\nb\nc\n", PRODUCER, "--bootstrap-server", bootstrap, "--topic", topic);
+        Path file = Files.createTempFile("delete-records", ".json");
+        Files.writeString(file, "{\"partitions\": [{\"topic\": \"" + topic + "\", \"partition\": 0, \"offset\": 2}], \"version\": 1}");
+        holds(tools.run("org.apache.kafka.tools.DeleteRecordsCommand", "--bootstrap-server", bootstrap, "--offset-json-file", file.toString()), "low_watermark: 2");
+        Files.delete(file);
+        holds(offsets("--topic", topic, "--time", "earliest"), topic + ":0:2");
+        holds(tools.run("org.apache.kafka.tools.LogDirsCommand", "--bootstrap-server", bootstrap, "--describe", "--topic-list", topic), "\"partition\":\"" + topic + "-0\"");
+    }
+
+    /** kafka-broker-api-versions, kafka-cluster and kafka-groups. */
+    void smallTools() throws Exception {
+        holds(tools.run("org.apache.kafka.tools.BrokerApiVersionsCommand", "--bootstrap-server", bootstrap), "Produce(0): 0 to ");
+        holds(tools.run("org.apache.kafka.tools.ClusterTool", "cluster-id", "--bootstrap-server", bootstrap), "Cluster ID: ");
+        tools.run("org.apache.kafka.tools.GroupsCommand", "--bootstrap-server", bootstrap, "--list");
+    }
+
+    /** kafka-producer-perf-test and kafka-consumer-perf-test count what they sent and got. */
+    void performance() throws Exception {
+        topics("--create", "--topic", topic, "--partitions", "3");
+        holds(tools.run("org.apache.kafka.tools.ProducerPerformance", "--topic", topic, "--num-records", "20000", "--record-size", "200", "--throughput", "-1", "--bootstrap-server", bootstrap),
+            "20000 records sent");
+        String got = tools.run("org.apache.kafka.tools.ConsumerPerformance", "--bootstrap-server", bootstrap, "--topic", topic, "--num-records", "20000", "--timeout", "60000");
+        holds(got, ", 20000, ");
+    }
+
+    private String topics(String... arguments) throws Exception {
+        return tools.run(TOPICS, with(arguments));
+    }
+
+    private String configs(String... arguments) throws Exception {
+        return tools.run(CONFIGS, with(arguments));
+    }
+
+    private String groups(String... arguments) throws Exception {
+        return tools.run(GROUPS, with(arguments));
+    }
+
+    private String offsets(String... arguments) throws Exception {
+        return tools.run(OFFSETS, with(arguments));
+    }
+
+    private String[] with(String... arguments) {
+        String[] all = new String[arguments.length + 2];
+        all[0] = "--bootstrap-server";
+        all[1] = bootstrap;
+        System.arraycopy(arguments, 0, all, 2, arguments.length);
+        return all;
+    }
+
+    private interface Question {
+        String ask() throws Exception;
+    }
+
+    private static String quietly(Question question) {
+        try {
+            return question.ask();
+        } catch (Exception failure) {
+            throw new AssertionError(failure);
+        }
+    }
+
+    private static void holds(String output, String part) {
+        Samples.check(output.contains(part), "no `" + part + "` in:\n" + output);
+    }
+
+    private static void matches(String output, String pattern) {
+        Samples.check(output.matches(pattern), "no " + pattern + " in:\n" + output);
+    }
+}
