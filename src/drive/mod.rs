@@ -1,1 +1,3 @@
 //! Runs the pure machines: controller, group coordinators, background upkeep.
+
+pub mod groups;

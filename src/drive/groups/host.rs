@@ -1,0 +1,282 @@
+//! Drives one coordinator over its log: loads it, appends what it decides, replays it, and lets replies go when everything appended before them is committed.
+//!
+//! Deciding, appending and replaying happen in one go without an await, so decisions never overlap; only the waits for commitment do. No reply overtakes a record: what a reply
+//! speaks of, be it a heartbeat's "all is well", rests on everything appended until then.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use hashbrown::HashMap;
+use uuid::Uuid;
+
+use super::log::{Batches, LoadError, OffsetsLog, replay_batch};
+use crate::group::{Call, Caller, Coordinator, GroupConfig, Now, Reply, Step, Token};
+use crate::rt::sync::{Notify, Receiver, Sender, oneshot};
+use crate::wire::batch::BatchIterator;
+use crate::wire::{ErrorCode, Str};
+
+/// Tells the time.
+pub(super) type Clock = Rc<dyn Fn() -> Now>;
+
+/// One coordinator with its log.
+pub(super) struct Host<L: OffsetsLog> {
+    log: L,
+    clock: Clock,
+    life: RefCell<Life>,
+    /// Who waits, by the token that the coordinator knows him by.
+    waiting: RefCell<HashMap<Token, Sender<Released<L::Mark>>>>,
+    next_token: Cell<u64>,
+    /// Everything appended so far.
+    last_append: Cell<Option<L::Mark>>,
+    has_failed: Notify,
+}
+
+enum Life {
+    /// The log is being read. Topics deleted meanwhile are remembered.
+    Loading {
+        deleted_topics: Vec<(Str, Uuid)>,
+    },
+    Serving(Box<Coordinator>),
+    /// The log could not be read or written. Only loading anew helps.
+    Failed,
+}
+
+/// A reply, and what has to be committed before it may be told.
+struct Released<M> {
+    reply: Reply,
+    rests_on: Option<M>,
+}
+
+impl<L: OffsetsLog> Host<L> {
+    /// A host that answers COORDINATOR_LOAD_IN_PROGRESS until `load` is done.
+    pub(super) fn new(log: L, clock: Clock) -> Host<L> {
+        Host {
+            log,
+            clock,
+            life: RefCell::new(Life::Loading { deleted_topics: Vec::new() }),
+            waiting: RefCell::default(),
+            next_token: Cell::new(0),
+            last_append: Cell::new(None),
+            has_failed: Notify::new(),
+        }
+    }
+
+    /// Resolves when the coordinator does not serve any more because its log failed it.
+    pub(super) async fn failed(&self) {
+        loop {
+            let has_failed = self.has_failed.notified();
+            if matches!(&*self.life.borrow(), Life::Failed) {
+                return;
+            }
+            has_failed.await;
+        }
+    }
+
+    // Loading
+
+    /// Reads the whole log and starts to serve. `topic_exists` tells topics that were deleted while nobody coordinated from those that are there.
+    pub(super) async fn load(
+        &self,
+        config: GroupConfig,
+        topic_exists: impl Fn(Uuid) -> bool,
+        pause: impl AsyncFn(),
+    ) -> Result<(), LoadError> {
+        *self.life.borrow_mut() = Life::Loading { deleted_topics: Vec::new() };
+        // What is read is committed; what was appended before and lost is nothing to wait for.
+        self.last_append.set(None);
+        let loaded = self.replay_log(config, &pause).await;
+        let mut life = self.life.borrow_mut();
+        // Dismissed meanwhile.
+        let Life::Loading { deleted_topics } = &mut *life else { return Ok(()) };
+        let deleted_topics = std::mem::take(deleted_topics);
+        match loaded {
+            Ok(mut coordinator) => {
+                coordinator.on_loaded((self.clock)());
+                for (name, id) in deleted_topics {
+                    coordinator.on_topic_deleted(&name, id);
+                }
+                coordinator.forget_topics_unless(topic_exists);
+                *life = Life::Serving(Box::new(coordinator));
+                Ok(())
+            }
+            Err(error) => {
+                *life = Life::Failed;
+                Err(error)
+            }
+        }
+    }
+
+    async fn replay_log(&self, config: GroupConfig, pause: &impl AsyncFn()) -> Result<Coordinator, LoadError> {
+        let mut coordinator = Coordinator::new(config);
+        let mut offset = 0;
+        while let Some(batches) = self.log.read(offset).await.map_err(LoadError::Read)? {
+            let before = offset;
+            for batch in BatchIterator::new(batches) {
+                let (header, batch) = batch.map_err(|error| LoadError::Batch { offset, error })?;
+                replay_batch(&mut coordinator, (self.clock)(), &header, &batch, pause).await?;
+                offset = header.last_offset() + 1;
+            }
+            assert!(offset > before, "a read gives at least one batch, and its end lies behind where it was asked for");
+            pause().await;
+        }
+        Ok(coordinator)
+    }
+
+    // Calls
+
+    /// Answers one call.
+    pub(super) async fn call(&self, caller: &Caller, call: &Call) -> Reply {
+        self.log.room().await;
+        let mut waiting = match self.decide(caller, call) {
+            Ok(waiting) => waiting,
+            Err(error) => return call.refuse(error),
+        };
+        match (&mut waiting.receiver).await {
+            Some(released) => self.tell_when_committed(released).await,
+            None => call.refuse(ErrorCode::NotCoordinator),
+        }
+    }
+
+    fn decide(&self, caller: &Caller, call: &Call) -> Result<Waiting<'_, L>, ErrorCode> {
+        let mut life = self.life.borrow_mut();
+        let coordinator = match &mut *life {
+            Life::Serving(coordinator) => coordinator,
+            Life::Loading { .. } => return Err(ErrorCode::CoordinatorLoadInProgress),
+            Life::Failed => return Err(ErrorCode::NotCoordinator),
+        };
+        let token = Token(self.next_token.replace(self.next_token.get() + 1));
+        let (sender, receiver) = oneshot();
+        self.waiting.borrow_mut().insert(token, sender);
+        let step = coordinator.handle((self.clock)(), token, caller, call);
+        self.carry_out(coordinator, step);
+        Ok(Waiting { host: self, token, receiver })
+    }
+
+    async fn tell_when_committed(&self, released: Released<L::Mark>) -> Reply {
+        let Some(mark) = released.rests_on else { return released.reply };
+        match self.log.committed(mark).await {
+            Ok(()) => released.reply,
+            Err(error) => {
+                // A wait that has taken too long says nothing about the log; everything else does.
+                if error != ErrorCode::RequestTimedOut {
+                    self.fail(error);
+                }
+                released.reply.refuse(error)
+            }
+        }
+    }
+
+    // Steps
+
+    /// Appends a step's records, replays them, and lets its replies go.
+    fn carry_out(&self, coordinator: &mut Coordinator, step: Step) {
+        let mut next = Some(step);
+        while let Some(step) = next.take() {
+            match self.append(coordinator, &step) {
+                Ok(()) => self.release(step.replies),
+                Err(error) => {
+                    tracing::warn!(error = error.name(), records = step.records.len(), "a group coordinator's records were refused");
+                    let after = coordinator.refused((self.clock)(), step, error);
+                    assert!(after.records.is_empty(), "a refusal is not answered with more to append");
+                    next = Some(after);
+                }
+            }
+        }
+    }
+
+    fn append(&self, coordinator: &mut Coordinator, step: &Step) -> Result<(), ErrorCode> {
+        if step.records.is_empty() {
+            return Ok(());
+        }
+        let now = (self.clock)();
+        let packed = Batches::pack(&step.records, step.divisible, self.log.batch_bytes_max(), now.wall_ms)?;
+        for (range, batch) in packed.batches {
+            let (base_offset, mark) = self.log.append(batch)?;
+            self.last_append.set(Some(mark));
+            for (offset, record) in (base_offset..).zip(&step.records[range]) {
+                coordinator.replay(now, offset, crate::wire::batch::NO_PRODUCER_ID, record);
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&self, replies: Vec<(Token, Reply)>) {
+        let mut waiting = self.waiting.borrow_mut();
+        for (token, reply) in replies {
+            if let Some(sender) = waiting.remove(&token) {
+                // Nobody listens any more where a connection has gone.
+                let _unheard = sender.send(Released { reply, rests_on: self.last_append.get() });
+            }
+        }
+    }
+
+    // Time
+
+    /// When `tick` is to be called at the latest, on the steady clock.
+    pub(super) fn next_deadline_ms(&self) -> Option<i64> {
+        match &*self.life.borrow() {
+            Life::Serving(coordinator) => coordinator.next_deadline_ms(),
+            Life::Loading { .. } | Life::Failed => None,
+        }
+    }
+
+    /// Does one step of what is due. False when nothing is.
+    pub(super) async fn tick(&self) -> bool {
+        self.log.room().await;
+        let mut life = self.life.borrow_mut();
+        let Life::Serving(coordinator) = &mut *life else { return false };
+        let Some(step) = coordinator.tick((self.clock)()) else { return false };
+        self.carry_out(coordinator, step);
+        true
+    }
+
+    // What happens around it
+
+    /// The topic is no more, and its offsets with it.
+    pub(super) fn on_topic_deleted(&self, name: &str, id: Uuid) {
+        match &mut *self.life.borrow_mut() {
+            Life::Serving(coordinator) => coordinator.on_topic_deleted(name, id),
+            Life::Loading { deleted_topics } => deleted_topics.push((Str::from(name), id)),
+            Life::Failed => {}
+        }
+    }
+
+    /// Stops serving and tells everybody who waits to look elsewhere.
+    pub(super) fn dismiss(&self) {
+        let before = std::mem::replace(&mut *self.life.borrow_mut(), Life::Failed);
+        if let Life::Serving(coordinator) = before {
+            let replies = coordinator.dismiss(ErrorCode::NotCoordinator);
+            self.release(replies);
+        }
+        // Whoever else waits hears that nobody will answer.
+        self.waiting.borrow_mut().clear();
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting_count(&self) -> usize {
+        self.waiting.borrow().len()
+    }
+
+    /// What was appended is not committed: what this coordinator holds for true may not be.
+    fn fail(&self, error: ErrorCode) {
+        let is_serving = matches!(&*self.life.borrow(), Life::Serving(_));
+        if is_serving {
+            tracing::error!(error = error.name(), "a group coordinator's records did not become durable; it stops and is loaded anew");
+            self.dismiss();
+            self.has_failed.notify_all();
+        }
+    }
+}
+
+/// A call that waits for its reply. When the caller gives up, nothing of it stays behind.
+struct Waiting<'a, L: OffsetsLog> {
+    host: &'a Host<L>,
+    token: Token,
+    receiver: Receiver<Released<L::Mark>>,
+}
+
+impl<L: OffsetsLog> Drop for Waiting<'_, L> {
+    fn drop(&mut self) {
+        self.host.waiting.borrow_mut().remove(&self.token);
+    }
+}
