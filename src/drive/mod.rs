@@ -1,3 +1,7 @@
 //! Runs the pure machines: controller, group coordinators, background upkeep.
 
+pub mod controller;
+#[cfg(test)]
+mod controller_tests;
 pub mod groups;
+pub mod metadata_files;

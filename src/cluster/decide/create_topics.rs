@@ -32,13 +32,16 @@ pub fn create_topics(
     let duplicates = duplicate_names(request);
     let candidates: Vec<&CreatableTopic> =
         request.topics.iter().filter(|topic| !duplicates.contains(&*topic.name) && topic.name != METADATA_TOPIC).collect();
-    let (records, mut results) = match create_candidates(image, &candidates, rules, random) {
-        Ok(created) => created,
-        Err(refusal) => (Vec::new(), candidates.iter().map(|topic| refused(&topic.name, &refusal)).collect()),
-    };
+    let (records, mut results) = create_candidates(image, &candidates, rules, random)
+        .unwrap_or_else(|refusal| (Vec::new(), candidates.iter().map(|topic| refused(&topic.name, &refusal)).collect()));
     results.extend(refused_names(request, &duplicates));
     let reply = CreateTopicsResponse { topics: results, ..Default::default() };
     Decision { records: if request.validate_only { Vec::new() } else { records }, reply }
+}
+
+/// The answer when nothing can be made at all.
+pub fn refuse_creation(request: &CreateTopicsRequest, refusal: &Refusal) -> CreateTopicsResponse {
+    CreateTopicsResponse { topics: request.topics.iter().map(|topic| refused(&topic.name, refusal)).collect(), ..Default::default() }
 }
 
 /// Names that stand in the request more than once: none of them is made.

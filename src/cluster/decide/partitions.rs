@@ -42,6 +42,12 @@ pub fn create_partitions(
     Decision { records, reply: CreatePartitionsResponse { results, ..Default::default() } }
 }
 
+/// The answer when nothing can grow at all.
+pub fn refuse_growth(request: &CreatePartitionsRequest, refusal: &Refusal) -> CreatePartitionsResponse {
+    let results = request.topics.iter().map(|topic| result(&topic.name, Err(refusal.clone()))).collect();
+    CreatePartitionsResponse { results, ..Default::default() }
+}
+
 /// Topics that stand in the request once, and the names of those that do not.
 fn split_duplicates(request: &CreatePartitionsRequest) -> (Vec<&CreatePartitionsTopic>, Vec<&Str>) {
     let mut seen = HashSet::new();

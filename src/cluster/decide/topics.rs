@@ -20,13 +20,13 @@ pub fn delete_topics(
     rules: &dyn SettingRules,
 ) -> Decision<DeleteTopicsResponse> {
     if !rules.topics_may_be_deleted() {
-        return refuse_all(request, &deletion_disabled(version));
+        return Decision { records: Vec::new(), reply: refuse_deletion(request, &deletion_disabled(version)) };
     }
     let mut answers = Answers::default();
     let (names, ids) = named_once(request, &mut answers);
     let doomed = resolve(image, &names, &ids, &mut answers);
     if doomed.len() > RECORDS_PER_REQUEST_MAX {
-        return refuse_all(request, &too_many_records());
+        return Decision { records: Vec::new(), reply: refuse_deletion(request, &too_many_records()) };
     }
     let mut records = Vec::with_capacity(doomed.len());
     for (id, name) in doomed {
@@ -44,7 +44,8 @@ fn deletion_disabled(version: i16) -> Refusal {
     }
 }
 
-fn refuse_all(request: &DeleteTopicsRequest, refusal: &Refusal) -> Decision<DeleteTopicsResponse> {
+/// The answer when nothing can be deleted at all.
+pub fn refuse_deletion(request: &DeleteTopicsRequest, refusal: &Refusal) -> DeleteTopicsResponse {
     let mut answers = Answers::default();
     for name in &request.topic_names {
         answers.push(Some(name.clone()), Uuid::nil(), Some(refusal.clone()));
@@ -52,7 +53,7 @@ fn refuse_all(request: &DeleteTopicsRequest, refusal: &Refusal) -> Decision<Dele
     for topic in &request.topics {
         answers.push(topic.name.clone(), topic.topic_id, Some(refusal.clone()));
     }
-    Decision { records: Vec::new(), reply: DeleteTopicsResponse { responses: answers.0, ..Default::default() } }
+    DeleteTopicsResponse { responses: answers.0, ..Default::default() }
 }
 
 #[derive(Default)]
