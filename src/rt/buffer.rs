@@ -15,7 +15,7 @@ pub const ALIGNMENT_BYTES: usize = 4096;
 
 /// Growable bytes whose first byte lies on a 4 KiB border.
 ///
-/// Bytes between the length and the capacity are always initialised (zero until written), so that growing by `resize` costs only what it fills. Lives anywhere: it is `Send`.
+/// The memory behind the length is not initialised: a large buffer that is about to be filled costs no zeroing. Lives anywhere: it is `Send`.
 pub struct AlignedBuffer {
     pointer: NonNull<u8>,
     capacity: usize,
@@ -31,14 +31,13 @@ impl AlignedBuffer {
     /// An empty buffer with room for at least `bytes`, rounded up to a multiple of 4 KiB. No memory is taken for 0.
     pub fn with_capacity(bytes: usize) -> Self {
         let capacity = bytes.next_multiple_of(ALIGNMENT_BYTES);
-        Self { pointer: allocate(capacity), capacity, length: 0 }
+        Self { pointer: allocate(capacity, false), capacity, length: 0 }
     }
 
     /// A buffer of `length` zero bytes.
     pub fn zeroed(length: usize) -> Self {
-        let mut buffer = Self::with_capacity(length);
-        buffer.length = length;
-        buffer
+        let capacity = length.next_multiple_of(ALIGNMENT_BYTES);
+        Self { pointer: allocate(capacity, true), capacity, length }
     }
 
     /// Bytes that fit before the buffer has to move.
@@ -48,10 +47,10 @@ impl AlignedBuffer {
 
     /// Appends; moves to an allocation of at least twice the size when the room is used up.
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
-        let start = self.length;
         self.reserve(bytes.len());
+        // SAFETY: the room behind the length was just made, and a borrowed slice cannot lie in a buffer that is borrowed mutably.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.spare_pointer(), bytes.len()) };
         self.length += bytes.len();
-        self[start..].copy_from_slice(bytes);
     }
 
     /// Makes room for `additional` more bytes.
@@ -61,8 +60,7 @@ impl AlignedBuffer {
             return;
         }
         let mut larger = Self::with_capacity(needed.max(self.capacity * 2));
-        larger.length = self.length;
-        larger.copy_from_slice(self);
+        larger.extend_from_slice(self);
         *self = larger;
     }
 
@@ -71,11 +69,10 @@ impl AlignedBuffer {
         let start = self.length;
         if length > start {
             self.reserve(length - start);
-            self.length = length;
-            self[start..].fill(fill);
-        } else {
-            self.length = length;
+            // SAFETY: the room behind the length was just made.
+            unsafe { self.spare_pointer().write_bytes(fill, length - start) };
         }
+        self.length = length;
     }
 
     /// Cuts to `length`; a longer one changes nothing.
@@ -96,6 +93,21 @@ impl AlignedBuffer {
         added
     }
 
+    /// Where the next byte would go; room for `capacity - len` of them.
+    pub(super) fn spare_pointer(&mut self) -> *mut u8 {
+        // SAFETY: `length <= capacity`, so this is inside the allocation or one past its end.
+        unsafe { self.pointer.as_ptr().add(self.length) }
+    }
+
+    /// Counts `bytes` more as filled.
+    ///
+    /// # Safety
+    /// They have been written, from `spare_pointer` on, and fit into the capacity.
+    pub(super) unsafe fn assume_filled(&mut self, bytes: usize) {
+        assert!(bytes <= self.capacity - self.length, "more was filled than there is room");
+        self.length += bytes;
+    }
+
     /// The bytes as they are now, for ever; no copy. The first byte keeps its border.
     pub fn freeze(self) -> Bytes {
         Bytes::from_owner(self)
@@ -106,7 +118,7 @@ impl Deref for AlignedBuffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `pointer` is valid for `capacity` initialised bytes (allocated zeroed) and `length <= capacity`.
+        // SAFETY: `pointer` is valid for `capacity` bytes, of which `length` are initialised: the length only grows over bytes that were written.
         unsafe { std::slice::from_raw_parts(self.pointer.as_ptr(), self.length) }
     }
 }
@@ -139,12 +151,12 @@ impl fmt::Debug for AlignedBuffer {
     }
 }
 
-fn allocate(capacity: usize) -> NonNull<u8> {
+fn allocate(capacity: usize, zeroed: bool) -> NonNull<u8> {
     if capacity == 0 {
         return NonNull::<Page>::dangling().cast();
     }
     // SAFETY: the layout's size is not zero.
-    let pointer = unsafe { alloc_zeroed(layout(capacity)) };
+    let pointer = unsafe { if zeroed { alloc_zeroed(layout(capacity)) } else { alloc(layout(capacity)) } };
     NonNull::new(pointer).unwrap_or_else(|| handle_alloc_error(layout(capacity)))
 }
 

@@ -136,28 +136,29 @@ impl File {
 
     /// Reads up to `length` bytes at `position`; fewer only where the file ends.
     pub async fn read_at(&self, length: usize, position: u64) -> Result<AlignedBuffer> {
-        self.read_into(AlignedBuffer::zeroed(length), position).await
+        self.read_into(AlignedBuffer::with_capacity(length), length, position).await
     }
 
-    /// Fills `buffer` from `position` on and cuts it where the file ends.
-    pub async fn read_into(&self, mut buffer: AlignedBuffer, position: u64) -> Result<AlignedBuffer> {
+    /// Appends up to `length` bytes from `position` on to `buffer`; fewer only where the file ends. To use memory again; for a direct file the buffer's length has to be aligned as well.
+    pub async fn read_into(&self, mut buffer: AlignedBuffer, length: usize, position: u64) -> Result<AlignedBuffer> {
+        buffer.reserve(length);
         let mut filled = 0;
-        while filled < buffer.len() {
+        while filled < length {
             let at = position + filled as u64;
-            let (result, held) = current().ring.read(self, buffer, filled, at).await;
+            let (result, held) = current().ring.read(self, buffer, length - filled, at).await;
             let Held::Read { buffer: returned, .. } = held else { unreachable!("a read holds its buffer") };
             buffer = returned;
             match result {
                 0 => break,
-                bytes if bytes > 0 => filled += bytes as usize,
+                // SAFETY: the kernel has written this many bytes behind those that the buffer had.
+                bytes if bytes > 0 => unsafe { buffer.assume_filled(bytes as usize) },
                 errno => return Err(self.error(Operation::Read, Some(at), FileErrorCause::Errno(-errno))),
             }
-            // Past the page cache a read that ends inside a block has met the end of the file, and the next one could not be aligned.
-            if self.inner.direct && !filled.is_multiple_of(DIRECT_BLOCK_BYTES_MIN) {
+            filled += result as usize;
+            if self.has_met_the_end(filled) {
                 break;
             }
         }
-        buffer.truncate(filled);
         Ok(buffer)
     }
 
@@ -252,23 +253,22 @@ impl File {
 
     /// [`File::read_at`] on the calling thread.
     pub fn read_at_blocking(&self, length: usize, position: u64) -> Result<AlignedBuffer> {
-        let mut buffer = AlignedBuffer::zeroed(length);
-        let mut filled = 0;
-        while filled < length {
-            let rest = &mut buffer[filled..];
-            let at = position + filled as u64;
-            // SAFETY: `rest` is valid for its length and outlives the call.
-            let read = retry_interrupted(|| unsafe { libc::pread(self.as_raw_fd(), rest.as_mut_ptr().cast(), rest.len(), at as i64) });
+        let mut buffer = AlignedBuffer::with_capacity(length);
+        while buffer.len() < length {
+            let at = position + buffer.len() as u64;
+            let rest = length - buffer.len();
+            // SAFETY: there is room for the rest behind what the buffer has.
+            let read = retry_interrupted(|| unsafe { libc::pread(self.as_raw_fd(), buffer.spare_pointer().cast(), rest, at as i64) });
             match read {
                 Ok(0) => break,
-                Ok(bytes) => filled += bytes as usize,
+                // SAFETY: the kernel has written this many bytes there.
+                Ok(bytes) => unsafe { buffer.assume_filled(bytes as usize) },
                 Err(errno) => return Err(self.error(Operation::Read, Some(at), FileErrorCause::Errno(errno))),
             }
-            if self.inner.direct && !filled.is_multiple_of(DIRECT_BLOCK_BYTES_MIN) {
+            if self.has_met_the_end(buffer.len()) {
                 break;
             }
         }
-        buffer.truncate(filled);
         Ok(buffer)
     }
 
@@ -319,6 +319,11 @@ impl File {
             }
             errno => Err(self.error(Operation::Write, Some(position), FileErrorCause::Errno(-errno))),
         }
+    }
+
+    /// Past the page cache a read that ends inside a block has met the end of the file, and the next one could not be aligned.
+    fn has_met_the_end(&self, read_bytes: usize) -> bool {
+        self.inner.direct && !read_bytes.is_multiple_of(DIRECT_BLOCK_BYTES_MIN)
     }
 
     fn is_byte_cached(&self, position: u64) -> bool {

@@ -157,11 +157,13 @@ impl Ring {
         unsafe { self.start(entry, Held::WriteVectored { file: file.clone(), data, pieces }, durability == Durability::Dsync, false) }
     }
 
-    /// Reads into the bytes of `buffer` from `filled` on.
-    pub fn read(self: &Rc<Self>, file: &File, mut buffer: AlignedBuffer, filled: usize, position: u64) -> InFlight {
-        let rest = &mut buffer[filled..];
-        assert!(rest.len() <= TRANSFER_BYTES_MAX, "one read is at most 1 GiB");
-        let entry = opcode::Read::new(Fd(file.as_raw_fd()), rest.as_mut_ptr(), rest.len() as u32).offset(position).build();
+    /// Reads `length` bytes to behind those that `buffer` has; there must be room for them.
+    pub fn read(self: &Rc<Self>, file: &File, mut buffer: AlignedBuffer, length: usize, position: u64) -> InFlight {
+        assert!(
+            length <= TRANSFER_BYTES_MAX && length <= buffer.capacity() - buffer.len(),
+            "one read is at most 1 GiB and fits its buffer"
+        );
+        let entry = opcode::Read::new(Fd(file.as_raw_fd()), buffer.spare_pointer(), length as u32).offset(position).build();
         // SAFETY: the entry points into the allocation of `buffer`, which stays where it is when the buffer moves into the slot; nobody else can reach it until the operation is complete.
         unsafe { self.start(entry, Held::Read { file: file.clone(), buffer }, false, false) }
     }
