@@ -36,6 +36,12 @@ pub(super) fn pin_to(cores: &[usize]) -> io::Result<()> {
     }
 }
 
+/// Lets the calling thread's timed sleeps end on time: by default the kernel lets them take 50 us longer to wake a core less often.
+pub(super) fn wake_on_time() {
+    // SAFETY: the call takes a number and touches no memory. It cannot fail for a number above 0.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong) };
+}
+
 /// Fills `bytes` from the kernel's generator (fit for keys and ids).
 pub fn random_bytes(bytes: &mut [u8]) {
     let mut filled = 0;

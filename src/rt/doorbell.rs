@@ -1,4 +1,4 @@
-//! How other threads reach a shard: a flag that says whether it sleeps, and an eventfd that wakes it. The shard's ring rings the same eventfd for completions.
+//! How other threads reach a shard: a flag that says whether it sleeps, and an eventfd that wakes it, because the shard's ring keeps a read of it under way.
 //!
 //! A message is put where the shard will look for it, and only then the flag is read; the shard sets the flag and only then looks once more before it sleeps. With a full barrier between
 //! the two steps on either side at least one of the two sees the other (Dekker), so no message is left lying, and none to a busy shard costs a system call.
@@ -21,8 +21,9 @@ pub(super) struct Doorbell {
 
 impl Doorbell {
     pub fn new() -> io::Result<Self> {
+        // Not EFD_NONBLOCK: the ring answers EAGAIN for such descriptors instead of waiting.
         // SAFETY: a plain system call; the result is checked.
-        let descriptor = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        let descriptor = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
         if descriptor < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -54,16 +55,10 @@ impl Doorbell {
         self.asleep.store(false, Ordering::Relaxed);
     }
 
-    /// The shard, after it was woken: takes back all rings so far.
-    pub fn silence(&self) {
-        let mut count = 0u64;
-        // SAFETY: `count` has the eight bytes that an eventfd gives. It is non-blocking: with nothing to take back this is EAGAIN.
-        unsafe { libc::read(self.eventfd.as_raw_fd(), (&raw mut count).cast(), size_of::<u64>()) };
-    }
-
     fn ring(&self) {
         let one = 1u64;
-        // SAFETY: `one` has the eight bytes that an eventfd takes. It can only fail when the counter is full, and then it is rung already.
+        // It would wait only with the counter at 2^64 - 2.
+        // SAFETY: `one` has the eight bytes that an eventfd takes.
         unsafe { libc::write(self.eventfd.as_raw_fd(), (&raw const one).cast(), size_of::<u64>()) };
     }
 }

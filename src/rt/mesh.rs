@@ -108,7 +108,7 @@ impl<M: Send + 'static> MeshEnd<M> {
 
     fn announce(&self, to: ShardId) {
         if to == self.shard {
-            return current().ring.wake_watcher();
+            return current().ring.call_watcher();
         }
         // Pairs with the one in `on_message`: either the owner is seen here, or the message there.
         fence(Ordering::SeqCst);

@@ -1,7 +1,7 @@
 //! The runtime of a shard: executor, ring, sockets, files, timers, queues between cores. The only room that names glommio, io_uring or libc, and the only one with unsafe.
 //!
 //! A shard is one pinned thread with a glommio executor and a private io_uring. Everything here is meant for a shard's own thread unless its description says otherwise; what may cross threads is
-//! `Send`. From below: `ring` owns the io_uring and all memory that the kernel may touch, `doorbell` is how other threads reach a shard, `reactor` takes in whatever arrives and wakes tasks,
+//! `Send`. From below: `ring` owns the io_uring and all memory that the kernel may touch, `doorbell` is how other threads reach a shard, `reactor` takes in whatever arrives and wakes tasks, `watcher` does so while tasks run and then sleeps,
 //! `start` makes shards. On top of these stand `file`, `net`, `mesh`, `blocking` and `time`.
 
 use std::fmt;
@@ -22,6 +22,7 @@ mod ring;
 mod start;
 pub mod sync;
 mod time;
+mod watcher;
 mod wheel;
 
 #[cfg(test)]
@@ -58,7 +59,7 @@ pub fn spawn_background<T: 'static>(future: impl Future<Output = T> + 'static) -
 }
 
 fn spawn_into<T: 'static>(future: impl Future<Output = T> + 'static, queue: glommio::TaskQueueHandle) -> Task<T> {
-    Task(glommio::spawn_local_into(future, queue).expect("the queues of a shard live as long as it does"))
+    Task(glommio::spawn_local_into(watcher::counted(future), queue).expect("the queues of a shard live as long as it does"))
 }
 
 /// A task and its output. Dropped, it ends the task at its next await; see [`Task::detach`].

@@ -1,18 +1,15 @@
 //! One shard's place where everything arrives: completions of its ring, messages of other shards, results of helper threads, deadlines. `look` takes in all of them.
 //!
-//! Who looks: a task of the shard's own, the watcher, once per round of ready tasks for as long as anything arrives; it sleeps in glommio on the doorbell when nothing does. And every task that
-//! calls `yield_now`, because beside a task that stays runnable glommio itself looks at nothing (its rings, timers and foreign wakes) before its preempt timer of 100 ms.
+//! Who looks: the watcher (see there) once per round of ready tasks, and every task that calls `yield_now`, because beside a task that stays ready glommio itself looks at nothing.
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use glommio::io::{PollState, PollableFd};
 use slab::Slab;
 
 use super::ShardId;
@@ -23,8 +20,6 @@ use super::wheel::{TimerKey, Wheel};
 
 /// Length of a tick of the timer wheel: 2^17 ns = 131 us, so a timer fires at most that much late by rounding.
 const TICK_SHIFT: u32 = 17;
-/// Rounds without an arrival before the watcher sleeps: in the second one the tasks that were ready at the first have run.
-const QUIET_ROUNDS: u32 = 2;
 
 thread_local! {
     static CURRENT: OnceCell<Rc<Reactor>> = const { OnceCell::new() };
@@ -37,11 +32,11 @@ pub(super) struct Reactor {
     pub helpers: Arc<Helpers>,
     pub background: glommio::TaskQueueHandle,
     doorbell: Arc<Doorbell>,
-    idle_poll: Duration,
+    /// How long a shard with nothing to do goes on looking before it sleeps.
+    pub idle_poll: Duration,
     wheel: RefCell<Wheel<Waker>>,
     base: Instant,
-    /// The one timeout in the ring that ends a sleep, and when.
-    alarm: RefCell<Option<(Instant, InFlight)>>,
+    listening: RefCell<Option<InFlight>>,
     ports: RefCell<Vec<Rc<dyn Port>>>,
     results: RefCell<Slab<Awaited>>,
     looking: Cell<bool>,
@@ -84,7 +79,7 @@ impl Reactor {
         let doorbell = Arc::new(Doorbell::new()?);
         let reactor = Rc::new(Self {
             shard,
-            ring: Ring::new(&doorbell, worker_cores)?,
+            ring: Ring::new(worker_cores)?,
             helpers,
             background: glommio::executor().create_task_queue(
                 glommio::Shares::Static(BACKGROUND_SHARES),
@@ -95,7 +90,7 @@ impl Reactor {
             idle_poll,
             wheel: RefCell::new(Wheel::new()),
             base: Instant::now(),
-            alarm: RefCell::default(),
+            listening: RefCell::default(),
             ports: RefCell::default(),
             results: RefCell::default(),
             looking: Cell::new(false),
@@ -117,53 +112,28 @@ impl Reactor {
             self.counters.gave_way.set(self.counters.gave_way.get() + 1);
             std::thread::yield_now();
         }
-        let arrived = self.ring.turn(false) + self.serve_ports() + self.take_results() + self.fire_timers();
+        let arrived = self.ring.turn() + self.serve_ports() + self.take_results() + self.fire_timers();
         self.looking.set(false);
         arrived > 0
     }
 
-    /// The shard's watcher. Runs until it is dropped.
-    pub async fn watch(self: Rc<Self>) {
-        let eventfd = PollableFd::new(EventFd(self.doorbell.clone())).expect("runs inside an executor");
-        let mut registration = PollState::new();
-        let mut quiet_rounds = 0;
-        let mut quiet_since = None;
-        loop {
-            if self.look() {
-                (quiet_rounds, quiet_since) = (0, None);
-            } else {
-                quiet_rounds += 1;
-            }
-            if quiet_rounds < QUIET_ROUNDS || self.is_still_polling(&mut quiet_since) {
-                glommio::executor().yield_task_queue_now().await;
-                continue;
-            }
-            if self.prepare_to_sleep() {
-                let rang = std::future::poll_fn(|context| {
-                    if self.ring.watcher_is_awake() {
-                        return Poll::Ready(false);
-                    }
-                    eventfd.poll_readable(context, &mut registration).map(|ready| {
-                        ready.expect("an eventfd can be polled");
-                        true
-                    })
-                });
-                self.ring.set_watcher(std::future::poll_fn(|context| Poll::Ready(context.waker().clone())).await);
-                if rang.await {
-                    self.doorbell.silence();
-                }
-            }
-            self.ring.wake_watcher();
-            self.ring.announce_completions(false);
-            self.doorbell.wake_up();
-            (quiet_rounds, quiet_since) = (0, None);
+    /// Lets the thread sleep until something arrives or a timer is due, at most for `longest`. Only when no task is ready.
+    pub fn sleep(&self, longest: Duration) {
+        let longest = self.time_to_next_timer().map_or(longest, |time| time.min(longest));
+        self.listen_to_doorbell();
+        // From here on who sends rings; what was sent before is seen by the last look.
+        self.doorbell.fall_asleep();
+        let has_mail = !self.doorbell.results.is_empty() || self.ports.borrow().iter().any(|port| port.has_mail());
+        if !has_mail && !longest.is_zero() {
+            self.counters.sleeps.set(self.counters.sleeps.get() + 1);
+            self.ring.sleep(longest);
         }
+        self.doorbell.wake_up();
     }
 
     /// Adds a place where messages arrive; it stays for the shard's life.
     pub fn add_port(&self, port: Rc<dyn Port>) {
         self.ports.borrow_mut().push(port);
-        self.ring.wake_watcher();
     }
 
     pub fn doorbell(&self) -> &Arc<Doorbell> {
@@ -173,13 +143,7 @@ impl Reactor {
     /// Wakes `waker` at `deadline` or up to a tick later.
     pub fn set_timer(&self, deadline: Instant, waker: Waker) -> TimerKey {
         let tick = self.tick_after(deadline);
-        let key = self.wheel.borrow_mut().insert(tick, waker);
-        // The watcher may sleep with a later alarm.
-        let alarm_is_early = matches!(&*self.alarm.borrow(), Some((alarm, _)) if *alarm <= deadline);
-        if !alarm_is_early {
-            self.ring.wake_watcher();
-        }
-        key
+        self.wheel.borrow_mut().insert(tick, waker)
     }
 
     /// Replaces the waker of a timer; false if it has fired.
@@ -232,7 +196,7 @@ impl Reactor {
     /// Lets go of everything that other code may hold on to, and waits for the kernel to do likewise: the end of the shard.
     pub fn wind_up(&self) {
         drop(self.ports.take());
-        drop(self.alarm.take());
+        drop(self.listening.take());
         drop(self.wheel.replace(Wheel::new()));
         drop(self.results.take());
         self.ring.wind_up(Duration::from_secs(10));
@@ -250,30 +214,16 @@ impl Reactor {
         }
     }
 
-    /// With `poll.idle.us`: whether the shard goes on looking although it is quiet.
-    fn is_still_polling(&self, quiet_since: &mut Option<Instant>) -> bool {
-        !self.idle_poll.is_zero() && quiet_since.get_or_insert_with(Instant::now).elapsed() < self.idle_poll
+    fn time_to_next_timer(&self) -> Option<Duration> {
+        let tick = self.wheel.borrow().next_tick()?;
+        Some(self.instant_of(tick).saturating_duration_since(Instant::now()))
     }
 
-    /// Sets the alarm and opens the doorbell, then looks a last time: from here on, whatever arrives rings. False if something had arrived already.
-    fn prepare_to_sleep(&self) -> bool {
-        self.counters.sleeps.set(self.counters.sleeps.get() + 1);
-        self.set_alarm();
-        self.ring.announce_completions(true);
-        self.doorbell.fall_asleep();
-        let arrived =
-            self.ring.turn(true) > 0 || !self.doorbell.results.is_empty() || self.ports.borrow().iter().any(|port| port.has_mail());
-        !arrived
-    }
-
-    fn set_alarm(&self) {
-        let deadline = self.wheel.borrow().next_tick().map(|tick| self.instant_of(tick));
-        let mut alarm = self.alarm.borrow_mut();
-        let Some(deadline) = deadline else { return };
-        let is_set = matches!(&*alarm, Some((set, timeout)) if *set <= deadline && !timeout.is_complete());
-        if !is_set {
-            // The former one, if it is still to come, is cancelled by its drop.
-            *alarm = Some((deadline, self.ring.timeout_at(deadline)));
+    /// Keeps one read of the doorbell in the ring.
+    fn listen_to_doorbell(&self) {
+        let mut listening = self.listening.borrow_mut();
+        if listening.as_ref().is_none_or(InFlight::is_complete) {
+            *listening = Some(self.ring.listen(&self.doorbell));
         }
     }
 
@@ -338,11 +288,3 @@ impl Reactor {
 
 /// Of a thousand for the clients' tasks: upkeep gets about a twentieth of a core that is wanted by both, all of it otherwise.
 const BACKGROUND_SHARES: usize = 50;
-
-struct EventFd(Arc<Doorbell>);
-
-impl AsRawFd for EventFd {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.descriptor()
-    }
-}

@@ -12,11 +12,12 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use io_uring::types::{Fd, FsyncFlags, TimeoutFlags, Timespec};
+use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, opcode, squeue};
 use slab::Slab;
 
@@ -44,10 +45,10 @@ pub(super) struct Ring {
     waiting: RefCell<VecDeque<squeue::Entry>>,
     /// Operations whose completion needs a kernel thread on some core (see [`Ring::needs_kernel_threads`]).
     durable_in_flight: Cell<usize>,
-    /// The task that looks at the ring, while it sleeps.
+    /// The task that looks at the ring, while it waits for others to run.
     watcher: RefCell<Option<Waker>>,
+    is_called: Cell<bool>,
     woken: RefCell<Vec<Waker>>,
-    clock_base: (Instant, Duration),
     counters: Counters,
 }
 
@@ -79,7 +80,7 @@ pub(super) enum Held {
     Write { file: File, data: Bytes },
     WriteVectored { file: File, data: Vec<Bytes>, pieces: Box<[libc::iovec]> },
     Read { file: File, buffer: AlignedBuffer },
-    Time(Box<Timespec>),
+    Doorbell { doorbell: Arc<Doorbell>, rings: Box<u64> },
 }
 
 /// An operation under way. Dropped before its end, the operation goes on, or is cancelled if it was started as cancellable; either way its slot stays until the kernel's answer.
@@ -91,13 +92,11 @@ pub(super) struct InFlight {
 }
 
 impl Ring {
-    /// Completions ring `doorbell` when they are to be announced. `worker_cores`: where the kernel's helper threads for this ring may run; none leaves them where the shard runs.
-    pub fn new(doorbell: &Doorbell, worker_cores: &[usize]) -> io::Result<Rc<Self>> {
+    /// `worker_cores`: where the kernel's helper threads for this ring may run; none leaves them where the shard runs.
+    pub fn new(worker_cores: &[usize]) -> io::Result<Rc<Self>> {
         let mut builder = IoUring::builder();
         builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_submit_all();
-        let mut io_uring = builder.setup_cqsize(COMPLETION_ENTRIES).build(SUBMISSION_ENTRIES)?;
-        io_uring.submitter().register_eventfd(doorbell.descriptor())?;
-        io_uring.completion().disable_eventfd();
+        let io_uring = builder.setup_cqsize(COMPLETION_ENTRIES).build(SUBMISSION_ENTRIES)?;
         if !worker_cores.is_empty() {
             io_uring.submitter().register_iowq_aff(&cores::core_set(worker_cores))?;
         }
@@ -107,8 +106,8 @@ impl Ring {
             waiting: RefCell::default(),
             durable_in_flight: Cell::new(0),
             watcher: RefCell::default(),
+            is_called: Cell::new(false),
             woken: RefCell::default(),
-            clock_base: (Instant::now(), monotonic_now()),
             counters: Counters::default(),
         }))
     }
@@ -118,16 +117,6 @@ impl Ring {
         let entry = opcode::PollAdd::new(Fd(socket.as_raw_fd()), events as u32).build();
         // SAFETY: the entry points to no memory; the slot keeps the descriptor open.
         unsafe { self.start(entry, Held::Socket(socket.clone()), false, true) }
-    }
-
-    /// Completes at `deadline`.
-    pub fn timeout_at(self: &Rc<Self>, deadline: Instant) -> InFlight {
-        let (base, base_monotonic) = self.clock_base;
-        let time = base_monotonic + deadline.saturating_duration_since(base);
-        let time = Box::new(Timespec::new().sec(time.as_secs()).nsec(time.subsec_nanos()));
-        let entry = opcode::Timeout::new(&*time).flags(TimeoutFlags::ABS).build();
-        // SAFETY: the entry points into the box, which the slot holds and which does not move.
-        unsafe { self.start(entry, Held::Time(time), false, true) }
     }
 
     /// Writes `data`; at most [`TRANSFER_BYTES_MAX`].
@@ -183,12 +172,12 @@ impl Ring {
         unsafe { self.start(entry, Held::File(file.clone()), false, false) }
     }
 
-    /// Submits what is queued, carries out and collects what has completed, wakes who waited for it. Returns how many operations completed. `always` enters the kernel even if nothing shows.
-    pub fn turn(&self, always: bool) -> usize {
+    /// Submits what is queued, carries out and collects what has completed, wakes who waited for it. Returns how many operations completed.
+    pub fn turn(&self) -> usize {
         self.move_waiting_entries();
         let mut io_uring = self.io_uring.borrow_mut();
         let submission = io_uring.submission();
-        if always || !submission.is_empty() || submission.taskrun() || submission.cq_overflow() {
+        if !submission.is_empty() || submission.taskrun() || submission.cq_overflow() {
             drop(submission);
             self.enter(&mut io_uring, EnterFlags::GETEVENTS);
         } else {
@@ -219,34 +208,52 @@ impl Ring {
         }
     }
 
-    /// Lets completions ring the doorbell from now on. After this the ring has to be turned once with `always`: work that came before does not ring.
-    pub fn announce_completions(&self, announce: bool) {
+    /// Submits what is queued and lets the thread sleep until something completes, at most for `longest`.
+    pub fn sleep(&self, longest: Duration) {
+        self.move_waiting_entries();
         let mut io_uring = self.io_uring.borrow_mut();
-        let completion = io_uring.completion();
-        if announce {
-            completion.enable_eventfd();
-            // The kernel adds work first and then looks whether to ring, with a full barrier between; we must look for work only after the permission to ring is visible.
-            std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-        } else {
-            completion.disable_eventfd();
+        let queued = io_uring.submission().len() as u32;
+        let time = Timespec::from(longest);
+        let arguments = SubmitArgs::new().timespec(&time);
+        let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
+        self.counters.entered.set(self.counters.entered.get() + 1);
+        // SAFETY: the arguments outlive the call, and what the queued entries point to is held by their slots.
+        if let Err(error) = unsafe { io_uring.submitter().enter(queued, 1, flags.bits(), Some(&arguments)) } {
+            // The time was over, a signal came, or the kernel is short of memory: in each case the next look goes on.
+            let passing = [libc::ETIME, libc::EINTR, libc::EAGAIN, libc::EBUSY];
+            assert!(error.raw_os_error().is_some_and(|errno| passing.contains(&errno)), "the ring cannot be entered: {error}");
         }
     }
 
-    /// The task to wake when something is queued while it sleeps.
-    pub fn set_watcher(&self, watcher: Waker) {
-        *self.watcher.borrow_mut() = Some(watcher);
+    /// Completes when the doorbell was rung, and takes back all rings so far.
+    pub fn listen(self: &Rc<Self>, doorbell: &Arc<Doorbell>) -> InFlight {
+        let mut rings = Box::new(0u64);
+        let entry = opcode::Read::new(Fd(doorbell.descriptor()), (&raw mut *rings).cast(), size_of::<u64>() as u32).build();
+        // SAFETY: the entry points into the box, which the slot holds and which does not move; the slot keeps the descriptor open.
+        unsafe { self.start(entry, Held::Doorbell { doorbell: doorbell.clone(), rings }, false, true) }
     }
 
-    /// Wakes the watcher if it sleeps.
-    pub fn wake_watcher(&self) {
+    /// Asks the watcher to look soon: something was queued that must not wait for the end of a long round.
+    pub fn call_watcher(&self) {
+        self.is_called.set(true);
         if let Some(watcher) = self.watcher.take() {
             watcher.wake();
         }
     }
 
-    /// Whether the watcher was woken (or never slept) since [`Ring::set_watcher`].
-    pub fn watcher_is_awake(&self) -> bool {
-        self.watcher.borrow().is_none()
+    /// Whom the next call wakes.
+    pub fn set_watcher(&self, watcher: &Waker) {
+        let former = self.watcher.replace(Some(watcher.clone()));
+        drop(former);
+    }
+
+    /// Whether the watcher was called since [`Ring::clear_call`].
+    pub fn was_called(&self) -> bool {
+        self.is_called.get()
+    }
+
+    pub fn clear_call(&self) {
+        self.is_called.set(false);
     }
 
     /// Whether an operation is under way that a kernel thread has to finish: a busy core must let that thread run, or the write waits for the scheduler's tick.
@@ -276,7 +283,7 @@ impl Ring {
             if begun.elapsed() > patience {
                 return;
             }
-            if self.turn(true) == 0 {
+            if self.turn() == 0 {
                 std::thread::sleep(Duration::from_micros(200));
             }
         }
@@ -309,7 +316,7 @@ impl Ring {
             self.waiting.borrow_mut().push_back(entry);
             self.submit();
         }
-        self.wake_watcher();
+        self.call_watcher();
     }
 
     fn move_waiting_entries(&self) {
@@ -452,12 +459,4 @@ impl Drop for InFlight {
             }
         }
     }
-}
-
-fn monotonic_now() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is valid for writing.
-    let returned = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
-    assert_eq!(returned, 0, "the monotonic clock always exists");
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -14,9 +14,11 @@ use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 use super::blocking::Helpers;
 use super::panic::{self, OnPanic};
 use super::reactor::Reactor;
+use super::watcher::{counted, watch};
 use super::{ShardId, cores};
 
-/// glommio parks with runnable tasks when its preempt timer has expired at the wrong moment (0.12.0); a timer of its own that is always armed bounds that sleep.
+/// The watcher lets glommio never park, but glommio 0.12.0 parks with ready tasks when its preempt timer (100 ms) has expired at the wrong moment, as after a stop of the process; a timer of its
+/// own that is always armed bounds that sleep. It costs nothing while the shard sleeps in its own ring.
 const HEARTBEAT: Duration = Duration::from_millis(10);
 /// Memory that glommio keeps for its own file operations, of which we use none.
 const GLOMMIO_IO_MEMORY_BYTES: usize = 64 << 10;
@@ -189,7 +191,7 @@ where
             return None;
         }
     };
-    executor.run(async move {
+    let life = async move {
         let reactor = match Reactor::install(shard, plan.helpers, &plan.worker_cores, plan.idle_poll) {
             Ok(reactor) => reactor,
             Err(error) => {
@@ -197,9 +199,10 @@ where
                 return None;
             }
         };
+        cores::wake_on_time();
         let _ = made.send(Ok(()));
         go.recv().ok()?;
-        let watcher = glommio::spawn_local(reactor.clone().watch());
+        let watcher = glommio::spawn_local(watch(reactor.clone()));
         let heartbeat = glommio::spawn_local(async {
             loop {
                 glommio::timer::sleep(HEARTBEAT).await;
@@ -210,7 +213,8 @@ where
         watcher.cancel().await;
         reactor.wind_up();
         Some(output)
-    })
+    };
+    executor.run(counted(life))
 }
 
 fn make_executor(plan: &Plan) -> io::Result<LocalExecutor> {
