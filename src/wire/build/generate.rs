@@ -86,7 +86,7 @@ pub fn catalogue(messages: &[Message], records: &[(&str, &Message)]) -> String {
         let api = message.api.map_or("None".to_owned(), |api| format!("Some({api})"));
         let _ = writeln!(
             rows,
-            "Entry {{ name: \"{name}\", file: \"{file}\", kind: Kind::{kind:?}, api: {api}, versions: ({first}, {last}), transcode: transcode::<crate::{room}::{name}>, \
+            "Entry {{ name: \"{name}\", file: \"{file}\", kind: Kind::{kind:?}, api: {api}, versions: ({first}, {last}), decode: decode::<crate::{room}::{name}>, transcode: transcode::<crate::{room}::{name}>, \
              encode_default: encode_default::<crate::{room}::{name}> }},",
             name = message.name,
             kind = message.kind,

@@ -27,6 +27,8 @@ pub struct Entry {
     pub api: Option<i16>,
     /// First and last version.
     pub versions: (i16, i16),
+    /// Decodes bytes, drops the message and gives the number of bytes behind it.
+    pub decode: fn(Bytes, i16) -> Result<usize, DecodeError>,
     /// Decodes bytes in one version and encodes what came out in another.
     pub transcode: fn(Bytes, i16, i16) -> Result<Transcoded, DecodeError>,
     /// The default value's bytes.
@@ -41,6 +43,12 @@ pub struct Transcoded {
 }
 
 include!(concat!(env!("OUT_DIR"), "/catalogue.rs"));
+
+fn decode<M: Message>(bytes: Bytes, version: i16) -> Result<usize, DecodeError> {
+    let mut decoder = Decoder::new(bytes);
+    M::decode(&mut decoder, version)?;
+    Ok(decoder.remaining())
+}
 
 fn transcode<M: Message>(bytes: Bytes, from_version: i16, to_version: i16) -> Result<Transcoded, DecodeError> {
     let mut decoder = Decoder::new(bytes);

@@ -159,7 +159,8 @@ impl Decoder {
     }
 
     pub(crate) fn raw_tagged_field(&mut self, tag: &Tag) -> Result<RawTaggedField, DecodeError> {
-        self.charge(size_of::<RawTaggedField>())?;
+        // They are pushed one by one, onto a vector that doubles.
+        self.charge(2 * size_of::<RawTaggedField>())?;
         Ok(RawTaggedField { tag: tag.number, data: self.slice(tag.bytes)? })
     }
 
