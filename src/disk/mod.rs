@@ -8,3 +8,8 @@ pub mod reader;
 pub mod recovery;
 pub mod segment_files;
 pub mod tail;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

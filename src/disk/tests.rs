@@ -1,0 +1,254 @@
+//! Journal, placement, checkpoint and recovery together, on real files: lives that end well or badly, and what the next one finds.
+
+use std::rc::Rc;
+
+use super::testing::{Broker, Random, World};
+use crate::rt;
+
+const RING_BYTES: u64 = 1 << 20;
+
+#[test]
+fn what_was_acknowledged_survives_a_crash_before_any_placement() {
+    let mut world = World::new(RING_BYTES, 1 << 20);
+    world.live(1, |broker| async move {
+        for number in 0..5 {
+            let partition = broker.create(number);
+            for round in 0..10 {
+                partition.append_durably(3, 100 * round).await;
+            }
+        }
+    });
+    let recovered = world.live(1, |_| async {});
+    assert_eq!((recovered.report.redone, recovered.report.was_clean), (5, false));
+    // Nothing is left in the journals of that life.
+    let recovered = world.live(1, |_| async {});
+    assert_eq!((recovered.report.redone, recovered.report.entries), (0, 0));
+}
+
+#[test]
+fn a_clean_stop_leaves_files_that_end_with_their_last_byte_and_journals_that_nobody_reads() {
+    let mut world = World::new(RING_BYTES, 10_000);
+    world.live(2, |broker| async move {
+        for number in 0..4 {
+            let partition = broker.create(number);
+            for round in 0..30 {
+                partition.append_durably(1, 100 + 50 * round).await;
+            }
+        }
+        broker.stop().await;
+    });
+    for number in 0..4 {
+        for entry in std::fs::read_dir(world.data_path().join(format!("orders-{number}"))).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_name().to_string_lossy().ends_with(".log") {
+                let bytes = std::fs::read(entry.path()).unwrap();
+                assert!(!bytes.ends_with(&[0; 8]), "{} has zeros behind its last byte", entry.path().display());
+            }
+        }
+    }
+    let recovered = world.live(2, |_| async {});
+    assert_eq!((recovered.report.was_clean, recovered.report.redone, recovered.report.scanned), (true, 0, 0));
+}
+
+#[test]
+fn many_laps_of_the_ring_go_through_placement() {
+    let mut world = World::new(RING_BYTES, 200_000);
+    world.live(1, |broker| async move {
+        let partitions: Vec<_> = (0..8).map(|number| broker.create(number)).collect();
+        let tasks = partitions.into_iter().enumerate().map(|(index, partition)| {
+            rt::spawn(async move {
+                for round in 0..300 {
+                    partition.append_durably(2, (round * 97 + index * 1009) % 9000).await;
+                }
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await;
+        }
+        let (journal, placement) = &broker.shards[0];
+        assert!(journal.statistics().written_bytes > 8 * RING_BYTES);
+        assert!(placement.statistics().checkpoints > 4);
+    });
+    world.live(1, |_| async {});
+}
+
+#[test]
+fn another_number_of_shards_finds_everything() {
+    let mut world = World::new(RING_BYTES, 100_000);
+    for (life, shards) in [3u16, 1, 4, 2, 2].into_iter().enumerate() {
+        world.live(shards, move |broker| async move {
+            let number = life as i32 * 2;
+            broker.create(number);
+            broker.create(number + 1);
+            let partitions: Vec<_> = broker.partitions.borrow().values().cloned().collect();
+            for round in 0..40 {
+                for partition in &partitions {
+                    partition.append_patiently(1, 300 + round).await;
+                }
+                partitions[round % partitions.len()].append_durably(1, 10).await;
+            }
+            if life == 2 {
+                broker.stop().await;
+            }
+        });
+    }
+    world.live(5, |_| async {});
+}
+
+/// A block that was partly filled, placed and checkpointed is rewritten with more behind; the rewrite is torn into garbage. The journal has all of it.
+#[test]
+fn a_torn_rewrite_of_a_partly_filled_block_loses_nothing() {
+    let mut world = World::new(RING_BYTES, 1 << 20);
+    world.live(1, |broker| async move {
+        let partition = broker.create(0);
+        partition.append_durably(1, 1000).await;
+        broker.place_all().await;
+        partition.append_durably(1, 500).await;
+        assert!(partition.placed.get().size_bytes > 1000);
+        // The next round: its block is kept in the journal, then the file is written. A crash comes before its checkpoint: the old one is put back.
+        let both = ["a", "b"].map(|slot| broker.journal_directory.join(format!("corelane-checkpoint-0-{slot}")));
+        let before: Vec<_> = both.iter().map(|path| std::fs::read(path).ok()).collect();
+        broker.place_all().await;
+        for (path, bytes) in both.iter().zip(before) {
+            match bytes {
+                Some(bytes) => std::fs::write(path, bytes).unwrap(),
+                None => std::fs::remove_file(path).unwrap(),
+            }
+        }
+    });
+    let path = world.data_path().join("orders-0/00000000000000000000.log");
+    let length = std::fs::metadata(&path).unwrap().len() as usize;
+    std::fs::write(&path, vec![0xee; length]).unwrap();
+    world.live(1, |_| async {});
+}
+
+#[test]
+fn a_torn_checkpoint_leaves_the_one_before() {
+    for damaged in ["a", "b"] {
+        let mut world = World::new(RING_BYTES, 50_000);
+        world.live(1, |broker| async move {
+            let partition = broker.create(0);
+            for _ in 0..3 {
+                partition.append_durably(1, 3000).await;
+                broker.place_all().await;
+            }
+        });
+        let path = world.journal_directory().join(format!("corelane-checkpoint-0-{damaged}"));
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[20] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        world.live(1, |_| async {});
+    }
+}
+
+#[test]
+fn truncation_deletion_and_a_raised_start_are_redone() {
+    let mut world = World::new(RING_BYTES, 5000);
+    world.live(1, |broker| async move {
+        for number in 0..6 {
+            let partition = broker.create(number);
+            for _ in 0..20 {
+                partition.append_durably(2, 700).await;
+            }
+        }
+        broker.place_all().await;
+        broker.delete(0).await;
+        broker.partition(1).raise_log_start(10).await;
+        // Into an earlier segment, with bytes placed and not placed behind it, and more after it.
+        for number in [2, 3, 4] {
+            let partition = broker.partition(number);
+            partition.append_durably(1, 300).await;
+            partition.truncate(7 + number as usize).await;
+            partition.append_durably(1, 900).await;
+        }
+        broker.partition(4).truncate(2).await;
+        for _ in 0..30 {
+            broker.partition(4).append_durably(1, 900).await;
+        }
+        broker.partition(3).truncate(3).await;
+    });
+    world.live(2, |broker| async move {
+        broker.partition(2).truncate(4).await;
+        broker.place_all().await;
+        broker.partition(3).append_durably(1, 10).await;
+        broker.partition(5).truncate(1).await;
+        broker.delete(1).await;
+        broker.place_all().await;
+        broker.partition(5).append_durably(1, 10).await;
+    });
+    world.live(1, |broker| async move { broker.stop().await });
+    world.live(1, |_| async {});
+}
+
+/// At every step of a life, the files as they are: a crash at that moment loses nothing that was acknowledged.
+#[test]
+fn a_crash_at_any_step_loses_nothing() {
+    for seed in 0..6 {
+        let mut random = Random::new(seed);
+        let mut world = World::new(RING_BYTES, 60_000);
+        let shards = 1 + random.below(3) as u16;
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let outline = World { parent: tempfile::tempdir().unwrap(), memory: Default::default(), ..world };
+        let original = world.parent.path().to_path_buf();
+        world.live(shards, move |broker| async move {
+            for number in 0..4 {
+                broker.create(number);
+            }
+            for step in 0..120 {
+                random_step(&broker, &mut random).await;
+                if step % 8 == 7 {
+                    let copy = World { parent: tempfile::tempdir().unwrap(), memory: broker.memory(), ..outline };
+                    super::testing::copy_tree(&original, copy.parent.path());
+                    sender.send(copy).unwrap();
+                }
+            }
+        });
+        for mut copy in receiver {
+            let shards = 1 + Random::new(seed + 100).below(3) as u16;
+            copy.live(shards, |broker| async move {
+                for number in 0..4 {
+                    broker.partition(number).append_patiently(1, 100).await;
+                }
+            });
+            copy.live(1, |_| async {});
+        }
+        world.live(1, |_| async {});
+    }
+}
+
+async fn random_step(broker: &Rc<Broker>, random: &mut Random) {
+    let partition = broker.partition(random.below(4) as i32);
+    match random.below(12) {
+        0..=3 => {
+            let bytes = random.below(3000) as usize;
+            partition.append_durably(1 + random.below(4) as i32, bytes).await
+        }
+        4..=6 => {
+            for _ in 0..random.below(20) {
+                partition.append_patiently(1, random.below(6000) as usize).await;
+            }
+        }
+        7 => {
+            let task = broker.clone();
+            rt::spawn_background(async move { task.shards[0].1.place_now().await.unwrap() }).detach();
+        }
+        8 => broker.place_all().await,
+        9 => {
+            let count = partition.memory.borrow().batches.len() as u64;
+            let start = partition.log.borrow().log_start_offset();
+            let keep = count - random.below(count.min(4) + 1);
+            let ends = partition.memory.borrow().ends.clone();
+            if keep > 0 && ends[keep as usize - 1] >= start {
+                partition.truncate(keep as usize).await;
+            }
+        }
+        10 => {
+            let (start, end) = (partition.log.borrow().log_start_offset(), partition.memory.borrow().acknowledged);
+            if end > start && random.one_in(3) {
+                let offset = start + 1 + random.below((end - start) as u64) as i64;
+                partition.raise_log_start(offset).await;
+            }
+        }
+        _ => rt::yield_now().await,
+    }
+}
