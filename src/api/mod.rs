@@ -3,10 +3,16 @@
 //! A frame is begun by `begin`. Produce is admitted there and then and only its wait for durability goes on; every other request is handed back to the connection, which answers it
 //! when all before it are answered.
 
+pub mod api_versions;
+mod cluster_view;
+pub mod describe_cluster;
+mod describe_topics;
 pub mod fetch;
 mod fetch_session;
+pub mod metadata;
 pub mod offsets;
 mod response;
+pub mod topics;
 
 use std::cell::RefCell;
 use std::future::Future;

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::cluster::{Image, TopicIdPartition};
+use crate::drive::controller::{ControllerReply, ControllerRequest};
 use crate::log::ValidatedBatch;
 use crate::partition::Piece;
 use crate::wire::ErrorCode;
@@ -41,6 +42,8 @@ pub enum Request {
     Producers { items: Vec<TopicIdPartition> },
     /// Sizes of every partition of this shard, or of these. Answered by `Reply::Sizes`.
     Sizes { only: Option<Vec<TopicIdPartition>> },
+    /// For the controller, on shard 0.
+    Controller(ControllerRequest),
     /// The metadata has changed. Answered by `Reply::Done`.
     Image { image: Arc<Image>, step: PublishStep },
     /// Serve this client. Answered by `Reply::Done` when it has gone.
@@ -75,6 +78,8 @@ pub enum Reply {
     Producers(Vec<Result<Vec<ProducerAnswer>, ErrorCode>>),
     /// Size in bytes of each partition found.
     Sizes(Vec<(TopicIdPartition, i64)>),
+    /// From the controller.
+    Controller(ControllerReply),
     /// Done.
     Done,
 }

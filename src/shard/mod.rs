@@ -23,6 +23,7 @@ pub use self::mesh::Mesh;
 use self::message::{NewConnection, Reply, Request};
 use crate::cluster::{Image, TopicIdPartition, TopicImage};
 use crate::config::{Config, TopicSettings};
+use crate::drive::controller::{ControllerReply, ControllerRequest};
 use crate::rt::sync::{Budget, Notify, Permit};
 use crate::rt::{self, ShardId, Task};
 
@@ -37,6 +38,7 @@ pub struct Shard {
     id: ShardId,
     shards: u16,
     config: Arc<Config>,
+    cluster_id: Arc<str>,
     data_directory: PathBuf,
     mesh: Rc<Mesh>,
     image: RefCell<Arc<Image>>,
@@ -56,6 +58,8 @@ pub struct Parts {
     pub shards: u16,
     /// The settings of the broker.
     pub config: Arc<Config>,
+    /// Which cluster this broker belongs to, as meta.properties says.
+    pub cluster_id: Arc<str>,
     /// Where partitions lie.
     pub data_directory: PathBuf,
     /// The door to the others.
@@ -70,6 +74,7 @@ impl Shard {
             id: parts.id,
             shards: parts.shards,
             config: parts.config,
+            cluster_id: parts.cluster_id,
             data_directory: parts.data_directory,
             mesh: parts.mesh,
             image: RefCell::new(Arc::new(Image::empty())),
@@ -102,6 +107,11 @@ impl Shard {
     /// The settings that the broker was started with.
     pub fn config(&self) -> &Arc<Config> {
         &self.config
+    }
+
+    /// Which cluster this broker belongs to.
+    pub fn cluster_id(&self) -> &str {
+        &self.cluster_id
     }
 
     /// Where partitions lie.
@@ -154,6 +164,14 @@ impl Shard {
             Call::Local(rt::spawn(async move { shard.serve(request).await }))
         } else {
             Call::Remote(self.mesh.call(to, request))
+        }
+    }
+
+    /// Asks the controller.
+    pub async fn controller(self: &Rc<Shard>, request: ControllerRequest) -> ControllerReply {
+        match self.call(ShardId(0), Request::Controller(request)).await {
+            Reply::Controller(reply) => reply,
+            other => unreachable!("the controller answers with its own reply, not {other:?}"),
         }
     }
 
