@@ -19,4 +19,7 @@ pub mod group;
 pub mod log;
 pub mod replica;
 
+// The log of the process, no room of the flow: events of all rooms become lines in it.
+pub mod logging;
+
 pub use corelane_wire as wire;

@@ -9,6 +9,7 @@ mod check;
 pub mod describe;
 mod getters;
 pub mod listener;
+pub mod print;
 mod rules;
 pub mod sources;
 pub mod table;

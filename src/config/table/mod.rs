@@ -182,36 +182,47 @@ pub enum Scope {
 const KIB: i64 = 1 << 10;
 const MIB: i64 = 1 << 20;
 
-const BROKER: &[&[Setting]] = &[
-    quorum::ROWS,
-    network::ROWS,
-    log::ROWS,
-    replication::ROWS,
-    group::ROWS,
-    share::ROWS,
-    streams::ROWS,
-    transaction::ROWS,
-    quota::ROWS,
-    security::ROWS,
-    tls::ROWS,
-    sasl::ROWS,
-    tiered::ROWS,
-    metrics::ROWS,
-    corelane::ROWS,
-    quorum::INTERNAL,
-    network::INTERNAL,
-    log::INTERNAL,
-    replication::INTERNAL,
-    group::INTERNAL,
-    share::INTERNAL,
-    streams::INTERNAL,
-    transaction::INTERNAL,
-    quota::INTERNAL,
-    tiered::INTERNAL,
+/// Settings that belong together, under a title for people.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    pub title: &'static str,
+    pub settings: &'static [Setting],
+}
+
+const fn section(title: &'static str, settings: &'static [Setting]) -> Section {
+    Section { title, settings }
+}
+
+const BROKER: &[Section] = &[
+    section("Corelane's own", corelane::ROWS),
+    section("Listeners, connections and requests", network::ROWS),
+    section("Logs and their defaults", log::ROWS),
+    section("Roles, quorum and metadata log", quorum::ROWS),
+    section("Replication", replication::ROWS),
+    section("Group coordinator and consumer groups", group::ROWS),
+    section("Share groups", share::ROWS),
+    section("Streams groups", streams::ROWS),
+    section("Transactions and idempotent producers", transaction::ROWS),
+    section("Quotas", quota::ROWS),
+    section("Security", security::ROWS),
+    section("TLS", tls::ROWS),
+    section("SASL", sasl::ROWS),
+    section("Tiered storage", tiered::ROWS),
+    section("Metrics", metrics::ROWS),
+    section("Internal: metadata", quorum::INTERNAL),
+    section("Internal: requests", network::INTERNAL),
+    section("Internal: logs", log::INTERNAL),
+    section("Internal: replication", replication::INTERNAL),
+    section("Internal: consumer groups", group::INTERNAL),
+    section("Internal: share groups", share::INTERNAL),
+    section("Internal: streams groups", streams::INTERNAL),
+    section("Internal: producers", transaction::INTERNAL),
+    section("Throttles, set while the broker runs", quota::INTERNAL),
+    section("Internal: tiered storage", tiered::INTERNAL),
 ];
-const TOPIC: &[&[Setting]] = &[topic::ROWS, topic::INTERNAL];
-const GROUP: &[&[Setting]] = &[group_override::ROWS, group_override::INTERNAL];
-const CLIENT_METRICS: &[&[Setting]] = &[client_metrics::ROWS];
+const TOPIC: &[Section] = &[section("Topics", topic::ROWS), section("Internal: topics", topic::INTERNAL)];
+const GROUP: &[Section] = &[section("Groups", group_override::ROWS), section("Internal: groups", group_override::INTERNAL)];
+const CLIENT_METRICS: &[Section] = &[section("Client metrics subscriptions", client_metrics::ROWS)];
 
 /// How many settings a broker has.
 pub const BROKER_COUNT: usize = count(BROKER);
@@ -229,7 +240,17 @@ pub const PLUG_IN_PREFIXES: [&str; 2] = ["rsm.config.", "rlmm.config."];
 
 /// All settings of a scope, in the order in which Kafka checks them.
 pub fn settings(scope: Scope) -> impl Iterator<Item = &'static Setting> {
-    tables(scope).iter().flat_map(|rows| rows.iter())
+    sections(scope).iter().flat_map(|section| section.settings)
+}
+
+/// The same, by what belongs together.
+pub const fn sections(scope: Scope) -> &'static [Section] {
+    match scope {
+        Scope::Broker => BROKER,
+        Scope::Topic => TOPIC,
+        Scope::Group => GROUP,
+        Scope::ClientMetrics => CLIENT_METRICS,
+    }
 }
 
 /// The setting of that name.
@@ -269,36 +290,28 @@ pub fn nearest(name: &str) -> Option<&'static str> {
 /// Where a broker setting stands in the table. Evaluated by the compiler, a wrong name is a compile error.
 pub const fn broker_position(name: &str) -> usize {
     let mut position = 0;
-    let mut table = 0;
-    while table < BROKER.len() {
+    let mut section = 0;
+    while section < BROKER.len() {
+        let rows = BROKER[section].settings;
         let mut row = 0;
-        while row < BROKER[table].len() {
-            if same(BROKER[table][row].name, name) {
+        while row < rows.len() {
+            if same(rows[row].name, name) {
                 return position;
             }
             position += 1;
             row += 1;
         }
-        table += 1;
+        section += 1;
     }
     panic!("no such broker setting");
 }
 
-const fn tables(scope: Scope) -> &'static [&'static [Setting]] {
-    match scope {
-        Scope::Broker => BROKER,
-        Scope::Topic => TOPIC,
-        Scope::Group => GROUP,
-        Scope::ClientMetrics => CLIENT_METRICS,
-    }
-}
-
-const fn count(tables: &[&[Setting]]) -> usize {
+const fn count(sections: &[Section]) -> usize {
     let mut count = 0;
-    let mut table = 0;
-    while table < tables.len() {
-        count += tables[table].len();
-        table += 1;
+    let mut section = 0;
+    while section < sections.len() {
+        count += sections[section].settings.len();
+        section += 1;
     }
     count
 }

@@ -1,0 +1,98 @@
+//! The arguments of the command line, and the sources of settings that they name.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use corelane::config::{Sources, sources};
+
+/// A drop-in Apache Kafka broker: an acknowledgement means that the record is on stable storage.
+///
+/// Without arguments it keeps its data in ./corelane-data and listens on 127.0.0.1:9092.
+#[derive(Parser)]
+#[command(name = "corelane", version)]
+pub struct Corelane {
+    #[command(flatten)]
+    pub settings: Settings,
+    /// End as soon as clients could be served.
+    #[arg(long)]
+    pub exit_when_ready: bool,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Where settings come from, strongest first: --set, the environment (CORELANE_..., KAFKA_...), the file.
+#[derive(Args)]
+pub struct Settings {
+    /// A server.properties, as Kafka's.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One setting; may be repeated.
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Where topics lie: log.dirs.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// Shards, each with a core of its own.
+    #[arg(long, global = true, value_name = "N")]
+    pub shards: Option<u16>,
+    /// Form of the log lines.
+    #[arg(long, global = true, value_parser = ["plain", "json"])]
+    pub log_format: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Settings: what there is, what counts, what is wrong.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum ConfigCommand {
+    /// Print every setting with its type, default, range and meaning.
+    Reference,
+    /// Print the settings that a start with the same arguments would use, with their sources.
+    Effective,
+    /// Say what a start with this file would refuse or warn of.
+    Check {
+        /// A server.properties.
+        file: PathBuf,
+    },
+}
+
+impl Corelane {
+    /// Reads the file if one is named, and puts the arguments over it.
+    pub fn sources(&self) -> Result<Sources, String> {
+        let file = match &self.command {
+            Some(Command::Config { command: ConfigCommand::Check { file } }) => Some(file),
+            _ => self.settings.config.as_ref(),
+        };
+        Ok(Sources { file: file.map(read).transpose()?, environment: environment(), arguments: self.settings.pairs()? })
+    }
+}
+
+impl Settings {
+    fn pairs(&self) -> Result<Vec<(String, String)>, String> {
+        let mut pairs = Vec::new();
+        for text in &self.set {
+            let (key, value) = text.split_once('=').ok_or_else(|| format!("--set {text}: KEY=VALUE is wanted"))?;
+            pairs.push((key.trim().to_string(), value.to_string()));
+        }
+        pairs.extend(self.data_dir.iter().map(|directory| ("log.dirs".to_string(), directory.clone())));
+        pairs.extend(self.shards.iter().map(|shards| ("shards".to_string(), shards.to_string())));
+        pairs.extend(self.log_format.iter().map(|format| ("log.format".to_string(), format.clone())));
+        Ok(pairs)
+    }
+}
+
+fn read(path: &PathBuf) -> Result<sources::File, String> {
+    let content = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    Ok(sources::File { name: path.display().to_string(), content })
+}
+
+/// Variables that are no text cannot be settings.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+}
