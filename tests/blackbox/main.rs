@@ -6,9 +6,12 @@ mod connection;
 mod fetch;
 mod groups;
 mod idempotence;
+mod kcat;
 mod metadata;
 mod offsets;
 mod produce;
+mod rdkafka_client;
+mod rskafka_client;
 
 use std::process::ExitCode;
 
@@ -19,14 +22,17 @@ fn main() -> ExitCode {
     let shared = SharedBroker::new(BrokerOptions::default());
     let mut trials = Vec::new();
     trials.extend(clients::trials(&shared));
-    for (module, cases) in RAW {
+    for (client, cases) in CLIENTS {
+        trials.extend(suite::trials(&format!("clients::{client}"), cases, &shared));
+    }
+    for (module, cases) in PROTOCOL {
         trials.extend(suite::trials(&format!("protocol::{module}"), cases, &shared));
     }
     suite::main(trials, &shared)
 }
 
 /// Cases that speak the protocol by hand, by module.
-const RAW: &[(&str, &[Case])] = &[
+const PROTOCOL: &[(&str, &[Case])] = &[
     ("connection", connection::CASES),
     ("produce", produce::CASES),
     ("idempotence", idempotence::CASES),
@@ -36,3 +42,6 @@ const RAW: &[(&str, &[Case])] = &[
     ("groups", groups::CASES),
     ("admin", admin::CASES),
 ];
+
+/// Clients that are driven from here, without a program of their own.
+const CLIENTS: &[(&str, &[Case])] = &[("rdkafka", rdkafka_client::CASES), ("rskafka", rskafka_client::CASES), ("kcat", kcat::CASES)];

@@ -1,1 +1,21 @@
-fn main() {}
+//! What happens when things go wrong: brokers killed, stopped, started twice, attacked. Each case starts brokers of its own, one case after the other.
+
+mod crash;
+mod hostile;
+mod start;
+mod stop;
+mod writer;
+
+use std::process::ExitCode;
+
+use harness::suite::own_broker_trials;
+use libtest_mimic::Trial;
+
+fn main() -> ExitCode {
+    let mut trials: Vec<Trial> = Vec::new();
+    trials.extend(own_broker_trials("crash", crash::CASES));
+    trials.extend(own_broker_trials("stop", stop::CASES));
+    trials.extend(own_broker_trials("start", start::CASES));
+    trials.extend(own_broker_trials("hostile", hostile::CASES));
+    harness::suite::main_one_by_one(trials)
+}

@@ -1,6 +1,6 @@
 //! Where Corelane may answer otherwise than Apache Kafka: `tests/differences.toml`, one entry with its reason for each.
 //!
-//! A test never asks which broker it talks to. It asks for the value that an entry gives for the broker at hand, so that a difference nobody wrote down cannot hide in a test.
+//! A black-box case never asks which broker it talks to. It asks for the value that an entry gives for the broker at hand, so that a difference nobody wrote down cannot hide in a test.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;

@@ -9,5 +9,6 @@ pub mod differences;
 pub mod places;
 pub mod raw;
 pub mod runner;
+pub mod samples;
 pub mod suite;
 pub mod wait;

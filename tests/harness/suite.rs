@@ -64,12 +64,53 @@ pub fn trials(module: &str, cases: &'static [Case], shared: &SharedBroker) -> Ve
 
 /// One trial on the shared broker, left out with its reason if `differences.toml` says so.
 pub fn trial(name: String, shared: &SharedBroker, run: impl FnOnce(&Broker) -> Result<(), Failed> + Send + 'static) -> Trial {
-    let left_out = differences::not_run(&name);
-    if let Some(reason) = left_out {
+    let left_out = left_out(&name);
+    let shared = shared.clone();
+    Trial::test(name, move || run(&shared.get())).with_ignored_flag(left_out)
+}
+
+/// A test that starts its own brokers: it kills or stops them, or measures one that nobody else uses.
+pub struct OwnBrokerCase {
+    pub name: &'static str,
+    pub run: fn(),
+}
+
+/// Lists functions without arguments as cases with brokers of their own.
+#[macro_export]
+macro_rules! own_broker_cases {
+    ($($case:ident),* $(,)?) => {
+        &[$($crate::suite::OwnBrokerCase { name: stringify!($case), run: $case }),*]
+    };
+}
+
+pub fn own_broker_trials(module: &str, cases: &'static [OwnBrokerCase]) -> Vec<Trial> {
+    let one = |case: &'static OwnBrokerCase| {
+        let name = format!("{module}::{}", case.name);
+        let left_out = left_out(&name);
+        let body = || {
+            (case.run)();
+            Ok(())
+        };
+        Trial::test(name, body).with_ignored_flag(left_out)
+    };
+    cases.iter().map(one).collect()
+}
+
+/// Runs trials one after the other, in their order: each wants the machine for itself.
+pub fn main_one_by_one(trials: Vec<Trial>) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    println!("against {:?}", places::target());
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Whether `differences.toml` leaves this case out against the broker at hand; prints the reason.
+fn left_out(name: &str) -> bool {
+    let reason = differences::not_run(name);
+    if let Some(reason) = reason {
         println!("{name} is not run against {:?}: {reason}", places::target());
     }
-    let shared = shared.clone();
-    Trial::test(name, move || run(&shared.get())).with_ignored_flag(left_out.is_some())
+    reason.is_some()
 }
 
 /// Runs the trials as `cargo test` would, then ends the shared broker.

@@ -90,17 +90,13 @@ final class ToolCases {
 
     /** kafka-get-offsets: by time and by name. */
     void getOffsets() throws Exception {
-        topics("--create", "--topic", topic, "--partitions", "2");
-        tools.runWith("a\nb\nc\n", PRODUCER, "--bootstrap-server", bootstrap, "--topic", topic, "--producer-property", "partitioner.ignore.keys=true");
-        int total = 0;
-        for (String line : offsets("--topic", topic, "--time", "latest").split("\n")) {
-            total += line.startsWith(topic + ":") ? Integer.parseInt(line.split(":")[2]) : 0;
-        }
-        Samples.equal(total, 3, "records");
+        topics("--create", "--topic", topic);
+        tools.runWith("a\nb\nc\n", PRODUCER, "--bootstrap-server", bootstrap, "--topic", topic);
+        holds(offsets("--topic", topic, "--time", "latest"), topic + ":0:3");
         for (String time : List.of("earliest", "0")) {
-            holds(offsets("--topic-partitions", topic + ":0", "--time", time), topic + ":0:");
+            holds(offsets("--topic-partitions", topic + ":0", "--time", time), topic + ":0:0");
         }
-        holds(offsets("--topic", topic, "--time", "max-timestamp"), topic);
+        holds(offsets("--topic", topic, "--time", "max-timestamp"), topic + ":0:");
     }
 
     /** kafka-delete-records and kafka-log-dirs. */

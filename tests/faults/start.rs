@@ -1,0 +1,159 @@
+//! Starting: what keeps a broker from it is said in words, and one that started is soon ready and then at rest.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use harness::broker::{Broker, BrokerOptions, free_port};
+use harness::own_broker_cases;
+use harness::places;
+use harness::raw::Connection;
+use harness::suite::OwnBrokerCase;
+use harness::wait;
+
+pub const CASES: &[OwnBrokerCase] = own_broker_cases![
+    second_broker_on_the_port_names_the_address,
+    second_broker_on_the_data_is_refused,
+    wrong_settings_are_named,
+    unknown_settings_get_the_nearest_name,
+    properties_of_a_kafka_node_work_unchanged,
+    exits_when_ready_if_asked,
+    ready_soon,
+    at_rest_when_idle,
+    many_idle_connections_cost_little,
+];
+
+/// Exit code of a start that the machine or its state forbids.
+const CANNOT_START: i32 = 78;
+
+fn second_broker_on_the_port_names_the_address() {
+    let first = Broker::start(BrokerOptions::default());
+    let folder = tempfile::tempdir_in(places::scratch()).expect("a folder");
+    let second = corelane(folder.path(), &["--data-dir", "data", "--set", &format!("listeners=PLAINTEXT://{}", first.address())]);
+    assert!(!second.status.success());
+    assert!(said(&second).contains(&first.address().to_string()), "{}", said(&second));
+}
+
+fn second_broker_on_the_data_is_refused() {
+    let first = Broker::start(BrokerOptions::default());
+    let data = first.data().to_str().expect("a path in UTF-8");
+    let second = corelane(first.data(), &["--data-dir", data, "--set", &format!("listeners=PLAINTEXT://127.0.0.1:{}", free_port())]);
+    assert_eq!(second.status.code(), Some(CANNOT_START), "{}", said(&second));
+    assert!(said(&second).contains(data), "{}", said(&second));
+    assert_eq!(Connection::to(&first).metadata(9, &[]).brokers.len(), 1, "the first goes on");
+}
+
+fn wrong_settings_are_named() {
+    let folder = tempfile::tempdir_in(places::scratch()).expect("a folder");
+    for (key, value) in
+        [("num.partitions", "many"), ("num.partitions", "0"), ("listeners", "PLAINTEXT://127.0.0.1"), ("log.segment.bytes", "1")]
+    {
+        let refused = corelane(folder.path(), &["--data-dir", "data", "--set", &format!("{key}={value}")]);
+        assert!(!refused.status.success(), "{key}={value} was taken");
+        assert!(said(&refused).contains(key) && said(&refused).contains(value), "{key}={value}: {}", said(&refused));
+        assert!(!folder.path().join("data").exists(), "{key}={value}: nothing is written");
+    }
+}
+
+/// A key that nobody knows does not stop the start: server.properties files hold settings of plug-ins.
+fn unknown_settings_get_the_nearest_name() {
+    let broker = Broker::start(BrokerOptions::default().set("num.partition", 3));
+    wait::until("the warning", wait::PATIENCE, || {
+        (broker.log().contains("num.partition") && broker.log().contains("num.partitions")).then_some(())
+    });
+}
+
+fn properties_of_a_kafka_node_work_unchanged() {
+    let folder = tempfile::tempdir_in(places::scratch()).expect("a folder");
+    let (port, controller_port) = (free_port(), free_port());
+    let properties = format!(
+        "# A single node, as Kafka's own example has it\nprocess.roles=broker,controller\nnode.id=7\ncontroller.quorum.voters=7@127.0.0.1:{controller_port}\n\
+         listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}\nadvertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+         controller.listener.names=CONTROLLER\nlistener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\ninter.broker.listener.name=PLAINTEXT\n\
+         num.network.threads=3\nnum.io.threads=8\nlog.dirs={}\nnum.partitions=2\nlog.retention.hours=168\noffsets.topic.replication.factor=1\n",
+        folder.path().join("data").display()
+    );
+    let file = folder.path().join("server.properties");
+    std::fs::write(&file, properties).expect("a file");
+    let mut process = spawn(folder.path(), &["--config", file.to_str().expect("a path in UTF-8")]);
+    let mut connection = wait::until("the broker", wait::PATIENCE, || {
+        if let Some(ended) = process.try_wait().expect("a child of ours can be awaited") {
+            panic!("it ended with {ended}");
+        }
+        Connection::open(([127, 0, 0, 1], port).into()).ok()
+    });
+    let brokers = connection.metadata(9, &[]).brokers;
+    assert_eq!((brokers[0].node_id, brokers[0].port), (7, i32::from(port)));
+    process.kill().and_then(|()| process.wait()).expect("a child of ours can be ended");
+}
+
+fn exits_when_ready_if_asked() {
+    let folder = tempfile::tempdir_in(places::scratch()).expect("a folder");
+    let output = corelane(
+        folder.path(),
+        &["--data-dir", "data", "--exit-when-ready", "--set", &format!("listeners=PLAINTEXT://127.0.0.1:{}", free_port())],
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("ready"), "{}", said(&output));
+}
+
+/// The aim is 1 s for the first start, which makes the journals, and 100 ms for any other; the bound allows for a machine that others use.
+fn ready_soon() {
+    let started = Instant::now();
+    let mut broker = Broker::start(BrokerOptions::default());
+    let first = started.elapsed();
+    broker.terminate(Duration::from_secs(60));
+    let started = Instant::now();
+    broker.restart();
+    let second = started.elapsed();
+    println!("ready after {first:?} at the first start, {second:?} at the second");
+    assert!(first < Duration::from_secs(10) && second < Duration::from_secs(3), "{first:?}, {second:?}");
+}
+
+/// The aim is under 1 % of a core and 64 MB for two shards.
+fn at_rest_when_idle() {
+    let broker = Broker::start(BrokerOptions::default());
+    Connection::to(&broker).create_topic("idle", 10);
+    thread::sleep(Duration::from_secs(1));
+    let (before, period) = (broker.cpu_time(), Duration::from_secs(5));
+    thread::sleep(period);
+    let share = (broker.cpu_time() - before).as_secs_f64() / period.as_secs_f64();
+    println!("idle: {:.2} % of a core, {} MiB resident", share * 100.0, broker.resident_bytes() >> 20);
+    assert!(share < 0.06, "{:.2} % of a core", share * 100.0);
+    assert!(broker.resident_bytes() < 160 << 20, "{} MiB resident", broker.resident_bytes() >> 20);
+}
+
+/// The aim is 200 MB for 10,000; a tenth of both here, so that an ordinary limit of open files is enough.
+fn many_idle_connections_cost_little() {
+    let broker = Broker::start(BrokerOptions::default());
+    let before = broker.resident_bytes();
+    let mut connections: Vec<Connection> = (0..1_000).map(|_| Connection::to(&broker)).collect();
+    for connection in &mut connections {
+        assert_eq!(connection.metadata(9, &[]).brokers.len(), 1);
+    }
+    let more = broker.resident_bytes().saturating_sub(before);
+    println!("1,000 connections: {} KiB each", more / 1_000 / 1024);
+    assert!(more < 40 << 20, "{} MiB for 1,000 connections", more >> 20);
+    let cpu = broker.cpu_time();
+    thread::sleep(Duration::from_secs(3));
+    let share = (broker.cpu_time() - cpu).as_secs_f64() / 3.0;
+    assert!(share < 0.1, "{:.2} % of a core for connections that say nothing", share * 100.0);
+}
+
+/// Runs the broker until it ends by itself.
+fn corelane(folder: &Path, arguments: &[&str]) -> Output {
+    let mut process = spawn(folder, arguments);
+    wait::until("the broker to end by itself", wait::PATIENCE, || process.try_wait().expect("a child of ours can be awaited"));
+    process.wait_with_output().expect("its output")
+}
+
+fn spawn(folder: &Path, arguments: &[&str]) -> std::process::Child {
+    let mut command = Command::new(places::corelane_binary());
+    command.args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().expect("the broker's binary can be started")
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
