@@ -11,10 +11,11 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::checkpoint::{PartitionFacts, PartitionHome, PlacedEnd};
+use super::directories::DataDirectory;
 use super::journal::{EntryHeader, GroupSequence, Journal, JournalError};
 use super::placement::segment::segment_path;
 use super::placement::{Placement, PlacementTarget};
-use super::recovery::data_directory::{self, DataDirectory};
+use super::recovery::data_directory;
 use super::recovery::{Recovered, RecoveredPartition, RecoveryError, RecoveryOptions, mark_clean_blocking, recover_blocking};
 use crate::cluster::TopicIdPartition;
 use crate::log::directory_files::encode_partition_metadata;
@@ -364,7 +365,7 @@ impl Broker {
         std::fs::write(directory.join(PARTITION_METADATA), encode_partition_metadata(key(number).topic_id)).unwrap();
         sync_directory_blocking(&directory).unwrap();
         sync_directory_blocking(&self.data_directory.path).unwrap();
-        let home = PartitionHome { directory_id: self.data_directory.directory_id, name };
+        let home = PartitionHome { directory_id: self.data_directory.id, name };
         let journal = self.shards[number as usize % self.shards.len()].0.clone();
         let placed = PlacedEnd { segment_base: 0, size_bytes: 0, end_offset: 0 };
         let partition = Rc::new(FakePartition {
@@ -415,7 +416,7 @@ impl Broker {
             let mut memory = partition.memory.borrow_mut();
             memory.acknowledged = partition.log.borrow().log_end_offset();
         }
-        mark_clean_blocking(&self.journal_directory, std::slice::from_ref(&self.data_directory)).unwrap();
+        mark_clean_blocking(&self.journal_directory, std::slice::from_ref(&self.data_directory), -1).unwrap();
     }
 }
 

@@ -6,50 +6,40 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::RecoveryError;
-use super::data_directory::DataDirectory;
 use super::former::newest_checkpoint_blocking;
 use super::life::Life;
-use super::text_file::replace_text_blocking;
 use crate::disk::checkpoint::PartitionFacts;
-use crate::log::checkpoint_file::encode_offsets;
-use crate::log::file_names::{LOG_START_CHECKPOINT, RECOVERY_POINT_CHECKPOINT, REPLICATION_CHECKPOINT};
+use crate::disk::directories::{CleanEnd, DataDirectory, write_clean_shutdown_blocking};
 
 /// Called once every shard's `Placement::shut_down` has succeeded and partitions have written what Kafka reads of each: the next start reads no journal, and other brokers may open
 /// the data directories.
-pub fn mark_clean_blocking(journal_directory: &Path, data_directories: &[DataDirectory]) -> Result<(), RecoveryError> {
+pub fn mark_clean_blocking(journal_directory: &Path, data_directories: &[DataDirectory], broker_epoch: i64) -> Result<(), RecoveryError> {
     let path = Life::path(journal_directory);
     let mut life = Life::read_blocking(journal_directory)?.ok_or(RecoveryError::LifeDamaged { path })?;
-    let mut by_directory: BTreeMap<Uuid, Vec<PartitionFacts>> = BTreeMap::new();
+    let mut ends: BTreeMap<Uuid, Vec<CleanEnd>> = BTreeMap::new();
     for (shard, journal) in life.journals.iter().enumerate() {
         let (_, checkpoint) = newest_checkpoint_blocking(journal_directory, shard as u16, journal)?;
         for record in checkpoint.records {
-            by_directory.entry(record.facts.home.directory_id).or_default().push(record.facts);
+            let directory_id = record.facts.home.directory_id;
+            ends.entry(directory_id).or_default().extend(clean_end(&record.facts));
         }
     }
     for directory in data_directories {
-        let facts = by_directory.remove(&directory.directory_id).unwrap_or_default();
-        write_offsets(directory, RECOVERY_POINT_CHECKPOINT, &facts, |facts| facts.end_offset)?;
-        write_offsets(directory, LOG_START_CHECKPOINT, &facts, |facts| facts.log_start_offset)?;
-        write_offsets(directory, REPLICATION_CHECKPOINT, &facts, |facts| facts.high_watermark)?;
+        write_clean_shutdown_blocking(&directory.path, ends.remove(&directory.id).unwrap_or_default(), broker_epoch)?;
     }
-    life.markers = data_directories.iter().map(DataDirectory::write_marker_blocking).collect::<Result<_, _>>()?;
+    life.markers = data_directories.iter().filter_map(DataDirectory::marker_blocking).collect();
     life.is_clean = true;
     life.replace_blocking(journal_directory)?;
     data_directories.iter().try_for_each(DataDirectory::unlink_journals_blocking)
 }
 
-fn write_offsets(
-    directory: &DataDirectory,
-    name: &str,
-    facts: &[PartitionFacts],
-    offset: impl Fn(&PartitionFacts) -> i64,
-) -> Result<(), RecoveryError> {
-    let entries: Vec<(&str, i32, i64)> = facts
-        .iter()
-        .filter_map(|facts| {
-            let (topic, _) = facts.home.name.rsplit_once('-')?;
-            Some((topic, facts.partition.partition, offset(facts)))
-        })
-        .collect();
-    Ok(replace_text_blocking(&directory.path.join(name), &encode_offsets(entries.into_iter()))?)
+fn clean_end(facts: &PartitionFacts) -> Option<CleanEnd> {
+    let (topic, _) = facts.home.name.rsplit_once('-')?;
+    Some(CleanEnd {
+        topic: topic.to_owned(),
+        partition: facts.partition.partition,
+        log_start_offset: facts.log_start_offset,
+        log_end_offset: facts.end_offset,
+        high_watermark: facts.high_watermark,
+    })
 }

@@ -8,22 +8,17 @@ use uuid::Uuid;
 
 use super::RecoveryError;
 use super::life::CleanMarker;
-use super::text_file::{read_text_blocking, replace_text_blocking};
-use crate::log::directory_files::{MetaProperties, encode_clean_shutdown};
+use super::read_text_blocking;
+use crate::disk::directories::{
+    DataDirectory, read_meta_properties_blocking, remove_file_blocking, write_meta_properties_blocking, write_small_file_blocking,
+};
+use crate::log::directory_files::{MetaProperties, encode_uuid};
 use crate::log::file_names::{CLEAN_SHUTDOWN, META_PROPERTIES, PartitionDirectory};
 use crate::rt;
-use crate::rt::file::{create_directory_blocking, list_directory_blocking, remove_blocking, sync_directory_blocking};
+use crate::rt::file::{create_directory_blocking, list_directory_blocking, sync_directory_blocking};
 
 /// Names the journals that may hold what this data directory lacks, from a start to the next clean stop.
 const JOURNAL_LINK: &str = "corelane-journal";
-
-/// One of `log.dirs`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DataDirectory {
-    pub path: PathBuf,
-    /// `directory.id` of its meta.properties.
-    pub directory_id: Uuid,
-}
 
 /// Whose the data directories of a broker are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,12 +45,12 @@ pub fn open_blocking(paths: &[PathBuf], node_id: i32, cluster_id: Option<&str>) 
     let mut found = Vec::new();
     for path in paths {
         create_directory_blocking(path)?;
-        found.push(read_meta_properties(path)?);
+        found.push(read_meta_properties_blocking(path)?);
     }
     let known_cluster_id = found.iter().flatten().map(|properties| properties.cluster_id.as_str()).next();
     let cluster_id = match cluster_id.or(known_cluster_id) {
         Some(cluster_id) => cluster_id.to_owned(),
-        None => crate::log::directory_files::encode_uuid(rt::random_uuid()),
+        None => encode_uuid(rt::random_uuid()),
     };
     let identity = Identity { cluster_id, node_id };
     // All are looked at before any is written to.
@@ -64,17 +59,11 @@ pub fn open_blocking(paths: &[PathBuf], node_id: i32, cluster_id: Option<&str>) 
     }
     let directories =
         paths.iter().zip(found).map(|(path, properties)| adopt(path, properties, &identity)).collect::<Result<Vec<_>, _>>()?;
-    let ids: BTreeSet<Uuid> = directories.iter().map(|directory| directory.directory_id).collect();
+    let ids: BTreeSet<Uuid> = directories.iter().map(|directory| directory.id).collect();
     if ids.len() < directories.len() {
         return Err(RecoveryError::SameDirectoryId { paths: paths.to_vec() });
     }
     Ok((identity, directories))
-}
-
-fn read_meta_properties(path: &Path) -> Result<Option<MetaProperties>, RecoveryError> {
-    let path = path.join(META_PROPERTIES);
-    let Some(text) = read_text_blocking(&path)? else { return Ok(None) };
-    MetaProperties::decode(&text).map(Some).map_err(|cause| RecoveryError::MetaProperties { path, cause: cause.to_string() })
 }
 
 fn check_owner(path: &Path, properties: Option<&MetaProperties>, identity: &Identity) -> Result<(), RecoveryError> {
@@ -96,9 +85,9 @@ fn adopt(path: &Path, properties: Option<MetaProperties>, identity: &Identity) -
     if known.is_none() {
         let Identity { cluster_id, node_id } = identity.clone();
         let properties = MetaProperties { cluster_id, node_id, directory_id: Some(directory_id) };
-        replace_text_blocking(&path.join(META_PROPERTIES), &properties.encode())?;
+        write_meta_properties_blocking(path, &properties)?;
     }
-    Ok(DataDirectory { path: path.to_path_buf(), directory_id })
+    Ok(DataDirectory { path: path.to_path_buf(), id: directory_id })
 }
 
 impl DataDirectory {
@@ -121,18 +110,7 @@ impl DataDirectory {
     /// The clean marker in the directory, whoever wrote it.
     pub fn marker_blocking(&self) -> Option<CleanMarker> {
         let metadata = std::fs::metadata(self.path.join(CLEAN_SHUTDOWN)).ok()?;
-        Some(CleanMarker { directory_id: self.directory_id, modified_ns: metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec() })
-    }
-
-    /// Says to Kafka, and to our own next start, that all is in order.
-    pub fn write_marker_blocking(&self) -> Result<CleanMarker, RecoveryError> {
-        replace_text_blocking(&self.path.join(CLEAN_SHUTDOWN), &encode_clean_shutdown(-1))?;
-        Ok(self.marker_blocking().expect("it has just been written"))
-    }
-
-    /// Goes before the first write: a stale marker would keep Kafka, or us, from looking closer.
-    pub fn remove_marker_blocking(&self) -> Result<(), RecoveryError> {
-        self.remove_if_there(CLEAN_SHUTDOWN)
+        Some(CleanMarker { directory_id: self.id, modified_ns: metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec() })
     }
 
     /// The set of journals that may hold what this directory lacks, and where it was.
@@ -148,25 +126,19 @@ impl DataDirectory {
             return Ok(());
         }
         let text = format!("{set_id} {}\n", journal_directory.display());
-        Ok(replace_text_blocking(&self.path.join(JOURNAL_LINK), &text)?)
+        Ok(write_small_file_blocking(&self.path, JOURNAL_LINK, &text)?)
     }
 
     pub fn unlink_journals_blocking(&self) -> Result<(), RecoveryError> {
-        self.remove_if_there(JOURNAL_LINK)
-    }
-
-    fn remove_if_there(&self, name: &str) -> Result<(), RecoveryError> {
-        match remove_blocking(self.path.join(name)) {
-            Ok(()) => Ok(sync_directory_blocking(&self.path)?),
-            Err(error) if error.is_not_found() => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        remove_file_blocking(&self.path.join(JOURNAL_LINK))?;
+        Ok(sync_directory_blocking(&self.path)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::directories::write_clean_shutdown_blocking;
 
     #[test]
     fn new_directories_get_an_identity_that_they_keep() {
@@ -175,7 +147,7 @@ mod tests {
         let (identity, directories) = open_blocking(&paths[..1], 1, None).unwrap();
         let (again, both) = open_blocking(&paths, 1, None).unwrap();
         assert_eq!((&again, &both[0]), (&identity, &directories[0]));
-        assert_ne!(both[1].directory_id, both[0].directory_id);
+        assert_ne!(both[1].id, both[0].id);
         assert_eq!(open_blocking(&paths, 1, Some(&identity.cluster_id)).unwrap().1, both);
     }
 
@@ -214,9 +186,7 @@ mod tests {
         assert_eq!(directory.journal_link_blocking().unwrap(), None);
 
         assert_eq!(directory.marker_blocking(), None);
-        let marker = directory.write_marker_blocking().unwrap();
-        assert_eq!(directory.marker_blocking(), Some(marker));
-        directory.remove_marker_blocking().unwrap();
-        assert_eq!(directory.marker_blocking(), None);
+        write_clean_shutdown_blocking(&directory.path, Vec::new(), -1).unwrap();
+        assert!(directory.marker_blocking().is_some_and(|marker| marker.directory_id == directory.id));
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use crate::cluster::TopicIdPartition;
+use crate::disk::directories::DirectoryError;
 use crate::disk::journal::file::RingFileError;
 use crate::disk::journal::replay::ReplayError;
 use crate::rt::file::FileError;
@@ -47,6 +48,18 @@ pub enum RecoveryError {
 impl From<FileError> for RecoveryError {
     fn from(error: FileError) -> Self {
         Self::File(error)
+    }
+}
+
+impl From<DirectoryError> for RecoveryError {
+    fn from(error: DirectoryError) -> Self {
+        match error {
+            DirectoryError::File(error) => Self::File(error),
+            DirectoryError::Content { path, cause } => Self::MetaProperties { path, cause: cause.to_string() },
+            DirectoryError::OtherTopic { path, found, .. } => {
+                Self::MetaProperties { path, cause: format!("it belongs to topic id {found}") }
+            }
+        }
     }
 }
 

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::RecoveryError;
-use super::text_file::{read_text_blocking, replace_text_blocking};
+use super::{RecoveryError, read_text_blocking};
+use crate::disk::directories::write_small_file_blocking;
 
 const FILE_NAME: &str = "corelane-journals";
 const VERSION: &str = "version 1";
@@ -60,7 +60,7 @@ impl Life {
     }
 
     pub fn replace_blocking(&self, journal_directory: &Path) -> Result<(), RecoveryError> {
-        Ok(replace_text_blocking(&Self::path(journal_directory), &self.encode())?)
+        Ok(write_small_file_blocking(journal_directory, FILE_NAME, &self.encode())?)
     }
 
     pub fn marker_of(&self, directory_id: Uuid) -> Option<CleanMarker> {

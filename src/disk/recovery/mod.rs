@@ -12,7 +12,6 @@ mod former;
 pub mod life;
 mod redo;
 mod scan;
-mod text_file;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -23,12 +22,13 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use self::data_directory::{DataDirectory, Inventory};
+use self::data_directory::Inventory;
 use self::former::Former;
 use self::life::{Life, LifeJournal};
 use crate::cluster::TopicIdPartition;
 use crate::disk::checkpoint::slot::{self, Slot};
 use crate::disk::checkpoint::{PartitionFacts, PartitionRecord, PlacedEnd};
+use crate::disk::directories::{DataDirectory, forget_clean_shutdown_blocking, remove_file_blocking};
 use crate::disk::journal::file::ring_path;
 use crate::disk::journal::ring::RING_START;
 use crate::disk::journal::{GroupSequence, Journal, JournalStart, RingFile};
@@ -37,7 +37,7 @@ use crate::log::checkpoint_file::{OffsetCheckpoint, decode_offsets};
 use crate::log::directory_files::decode_partition_metadata;
 use crate::log::file_names::{LOG_START_CHECKPOINT, PARTITION_METADATA, RECOVERY_POINT_CHECKPOINT, REPLICATION_CHECKPOINT};
 use crate::rt;
-use crate::rt::file::{Durability, create_directory_blocking, remove_blocking, sync_directory_blocking};
+use crate::rt::file::{Durability, File, FileError, OpenMode, create_directory_blocking, sync_directory_blocking};
 
 pub use self::clean_stop::mark_clean_blocking;
 pub use self::error::RecoveryError;
@@ -174,9 +174,9 @@ fn foreign_directories(options: &RecoveryOptions, life: Option<&Life>) -> Result
     let Some(life) = life else { return Ok(BTreeSet::new()) };
     let mut foreign = BTreeSet::new();
     for directory in options.data_directories {
-        let (ours, there) = (life.marker_of(directory.directory_id), directory.marker_blocking());
+        let (ours, there) = (life.marker_of(directory.id), directory.marker_blocking());
         if life.is_clean && ours != there {
-            foreign.insert(directory.directory_id);
+            foreign.insert(directory.id);
         }
         // An unclean life begins by removing its own marker; a crash just before leaves it there.
         if !life.is_clean && there.is_some() && there != ours {
@@ -240,7 +240,7 @@ impl Recovery<'_> {
     }
 
     fn directory_of(&self, partition: &TopicIdPartition, directory_id: &Uuid, name: &str) -> Result<PathBuf, RecoveryError> {
-        let index = self.options.data_directories.iter().position(|directory| directory.directory_id == *directory_id);
+        let index = self.options.data_directories.iter().position(|directory| directory.id == *directory_id);
         let index = index.filter(|index| self.inventories[*index].partitions.contains(name));
         let missing = RecoveryError::DirectoryMissing { partition: *partition, name: name.to_owned(), directory_id: *directory_id };
         index.map(|index| self.options.data_directories[index].path.join(name)).ok_or(missing)
@@ -297,7 +297,7 @@ impl Recovery<'_> {
         Life { set_id, is_clean: false, journals, markers }.replace_blocking(options.journal_directory)?;
         for directory in options.data_directories {
             directory.link_journals_blocking(set_id, options.journal_directory)?;
-            directory.remove_marker_blocking()?;
+            forget_clean_shutdown_blocking(&directory.path)?;
         }
         let starts = turns.into_iter().zip(rings).zip(journal_ids).zip(partitions);
         let next = |turn: CheckpointTurn| CheckpointTurn { number: turn.number + 1, slot: turn.slot.other(), ..turn };
@@ -326,9 +326,9 @@ impl Recovery<'_> {
         let markers = options.data_directories.iter().filter_map(DataDirectory::marker_blocking).collect();
         Life { set_id, is_clean: true, journals, markers }.replace_blocking(options.journal_directory)?;
         for shard in options.shards..former_shards {
-            remove_if_there(&ring_path(options.journal_directory, shard))?;
+            remove_file_blocking(&ring_path(options.journal_directory, shard))?;
             for slot in Slot::BOTH {
-                remove_if_there(&slot.path(options.journal_directory, shard))?;
+                remove_file_blocking(&slot.path(options.journal_directory, shard))?;
             }
         }
         let wanted: Vec<(u16, Option<RingFile>)> = (0..options.shards).zip(existing).collect();
@@ -365,7 +365,7 @@ fn found_in(directory: &DataDirectory, names: Vec<String>, left_alone: &mut Vec<
     }
     let offsets = |name: &str| -> Result<OffsetCheckpoint, RecoveryError> {
         let path = directory.path.join(name);
-        let text = text_file::read_text_blocking(&path)?.unwrap_or_default();
+        let text = read_text_blocking(&path)?.unwrap_or_default();
         decode_offsets(&text).map_err(|line| RecoveryError::MetaProperties { path, cause: line.to_string() })
     };
     let (starts, points, marks) = (offsets(LOG_START_CHECKPOINT)?, offsets(RECOVERY_POINT_CHECKPOINT)?, offsets(REPLICATION_CHECKPOINT)?);
@@ -374,7 +374,7 @@ fn found_in(directory: &DataDirectory, names: Vec<String>, left_alone: &mut Vec<
     for name in names {
         let path = directory.path.join(&name);
         let metadata_path = path.join(PARTITION_METADATA);
-        let Some(metadata) = text_file::read_text_blocking(&metadata_path)? else {
+        let Some(metadata) = read_text_blocking(&metadata_path)? else {
             left_alone.push(path);
             continue;
         };
@@ -385,7 +385,7 @@ fn found_in(directory: &DataDirectory, names: Vec<String>, left_alone: &mut Vec<
         let key = (topic.to_owned(), number);
         found.push(scan::Found {
             partition: TopicIdPartition::new(topic_id, number),
-            home: crate::disk::checkpoint::PartitionHome { directory_id: directory.directory_id, name },
+            home: crate::disk::checkpoint::PartitionHome { directory_id: directory.id, name },
             directory: path,
             log_start_offset: starts.get(&key).copied(),
             recovery_point: points.get(&key).copied().unwrap_or(0),
@@ -396,11 +396,15 @@ fn found_in(directory: &DataDirectory, names: Vec<String>, left_alone: &mut Vec<
     Ok(found)
 }
 
-fn remove_if_there(path: &Path) -> Result<(), RecoveryError> {
-    match remove_blocking(path) {
-        Err(error) if !error.is_not_found() => Err(error.into()),
-        _ => Ok(()),
-    }
+/// A small text file whole; none where it does not exist. Bytes that are not UTF-8 become replacement characters, which no parser of ours takes.
+fn read_text_blocking(path: &Path) -> Result<Option<String>, FileError> {
+    let file = match File::open_blocking(path, OpenMode::READ) {
+        Ok(file) => file,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let bytes = file.read_at_blocking(file.length()? as usize, 0)?;
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 /// Runs `step` on every item, a few threads at a time; the first error counts. Outputs are in the order of the items.

@@ -6,8 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::text_file::read_text_blocking;
-use super::{RecoveredPartition, RecoveryError};
+use super::{RecoveredPartition, RecoveryError, read_text_blocking};
 use crate::cluster::TopicIdPartition;
 use crate::disk::checkpoint::{PartitionFacts, PartitionHome, PlacedEnd};
 use crate::disk::placement::segment::segment_path;
