@@ -1,3 +1,5 @@
+//! Tests of the reader: what it finds in a segment is what a plain scan finds, with right, sparse and wrong indexes.
+
 use proptest::prelude::*;
 use uuid::Uuid;
 

@@ -1,3 +1,5 @@
+//! Tests of what a partition remembers of its producers: sequences, duplicates, epochs, expiry.
+
 use proptest::prelude::*;
 
 use super::*;

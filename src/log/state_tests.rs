@@ -1,3 +1,5 @@
+//! Tests of one partition's log: offsets, rolls, index entries, the start, what is replicated.
+
 use bytes::Bytes;
 
 use super::*;
