@@ -107,7 +107,9 @@ impl Reader {
 
     /// The first batch of the segment whose last offset is not below `offset`. `recent` are the index entries that the file does not hold yet. None if the segment ends before.
     pub async fn find_batch(&self, segment: &SegmentView, recent: Option<OffsetIndex<'_>>, offset: i64) -> Result<Option<FoundBatch>> {
-        // Only the result of the look-up goes on: nothing that is borrowed crosses an await.
+        if segment.size_bytes == 0 {
+            return Ok(None);
+        }
         let known = recent.and_then(|recent| recent.floor_by_offset(offset));
         let entry = match known {
             Some(entry) => Some(entry),
@@ -178,13 +180,13 @@ impl Reader {
         choose: impl Fn(TimeIndex<'_>) -> Option<TimeEntry>,
     ) -> Result<Option<TimeEntry>> {
         let content = self.index_content(segment, LogFileKind::TimeIndex).await?;
-        Ok(content.and_then(|content| choose(TimeIndex::new(segment.base_offset, &content))))
+        Ok(choose(TimeIndex::new(segment.base_offset, &content)))
     }
 
     /// The aborted transactions whose markers lie in the segment.
     pub async fn aborted_transactions(&self, segment: &SegmentView) -> Result<Vec<AbortedTransaction>> {
         let content = self.index_content(segment, LogFileKind::TransactionIndex).await?;
-        Ok(content.map_or_else(Vec::new, |content| transaction_index::decode(&content)))
+        Ok(transaction_index::decode(&content))
     }
 
     /// An index file has changed: what is kept of it in memory is read again when it is needed.
@@ -217,12 +219,31 @@ impl Reader {
         .map(|position| found.map(|(at, info)| FoundBatch { position: position + at as u32, info }))
     }
 
-    async fn walk_to(&self, segment: &SegmentView, from: u32, limit: u32) -> Result<u32> {
-        let mut end = from;
-        self.visit_headers(segment, from, |bytes| {
+    /// Passes every batch from the one that begins at `from` on to `visit`, with its position.
+    pub async fn walk_headers(&self, segment: &SegmentView, from: u32, mut visit: impl FnMut(u32, &BatchInfo)) -> Result<()> {
+        let mut position = from;
+        let walked = self.visit_headers(segment, from, |bytes| {
             let mut at = 0;
             loop {
-                let rest = &bytes[at..];
+                let rest = &bytes[at.min(bytes.len())..];
+                if rest.len() < BATCH_HEADER_BYTES {
+                    return Visit::Skip(at as u64);
+                }
+                let Some(info) = BatchInfo::decode(rest) else { return Visit::Damaged(at) };
+                visit(position, &info);
+                position = position.saturating_add(info.size_bytes);
+                at += info.size_bytes as usize;
+            }
+        });
+        walked.await.map(|_| ())
+    }
+
+    async fn walk_to(&self, segment: &SegmentView, from: u32, limit: u32) -> Result<u32> {
+        let mut end = from;
+        let walked = self.visit_headers(segment, from, |bytes| {
+            let mut at = 0;
+            loop {
+                let rest = &bytes[at.min(bytes.len())..];
                 if rest.len() < BATCH_HEADER_BYTES {
                     return Visit::Skip(at as u64);
                 }
@@ -232,14 +253,10 @@ impl Reader {
                     return Visit::Stop;
                 }
                 end = next as u32;
-                match at.checked_add(info.size_bytes as usize) {
-                    Some(next) if next <= bytes.len() => at = next,
-                    _ => return Visit::Skip(at as u64 + u64::from(info.size_bytes)),
-                }
+                at += info.size_bytes as usize;
             }
-        })
-        .await?;
-        Ok(end)
+        });
+        walked.await.map(|_| end)
     }
 
     /// Passes pieces of the segment to `visit`, each beginning with a batch. Returns the position of the last piece.
@@ -275,29 +292,34 @@ impl Reader {
         choose: impl Fn(OffsetIndex<'_>) -> Option<OffsetEntry>,
     ) -> Result<Option<OffsetEntry>> {
         let content = self.index_content(segment, LogFileKind::OffsetIndex).await?;
-        Ok(content.and_then(|content| choose(OffsetIndex::new(segment.base_offset, &content))))
+        Ok(choose(OffsetIndex::new(segment.base_offset, &content)))
     }
 
-    /// The checked content of an index file; None if there is none.
-    async fn index_content(&self, segment: &SegmentView, kind: LogFileKind) -> Result<Option<Rc<Vec<u8>>>> {
+    /// The checked content of an index file; empty if there is none.
+    async fn index_content(&self, segment: &SegmentView, kind: LogFileKind) -> Result<Rc<Vec<u8>>> {
         let key = IndexKey { partition: segment.partition, base_offset: segment.base_offset, kind };
         if let Some(content) = self.indexes.get(&key) {
-            return Ok(Some(content));
+            return Ok(content);
         }
         let file = match self.open(segment, kind, false).await {
-            Ok(file) => file,
-            Err(error) if error.is_not_found() => return Ok(None),
+            Ok(file) => Some(file),
+            // Remembered as empty, until somebody says that it has changed.
+            Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error.into()),
         };
-        let bytes = file.read_at(file.length()? as usize, 0).await?;
+        let bytes = match file {
+            Some(file) => file.read_at(file.length()? as usize, 0).await?.freeze(),
+            None => Bytes::new(),
+        };
         let checked = match kind {
-            LogFileKind::OffsetIndex => OffsetIndex::checked(segment.base_offset, &bytes, segment.size_bytes).bytes(),
+            // The segment may have grown beyond this view when the content is used again; whoever looks up compares positions with its own.
+            LogFileKind::OffsetIndex => OffsetIndex::checked(segment.base_offset, &bytes, u32::MAX).bytes(),
             LogFileKind::TimeIndex => TimeIndex::checked(segment.base_offset, &bytes).bytes(),
             LogFileKind::Log | LogFileKind::TransactionIndex | LogFileKind::ProducerSnapshot => &bytes,
         };
         let content = Rc::new(checked.to_vec());
         self.indexes.insert(key, content.clone());
-        Ok(Some(content))
+        Ok(content)
     }
 }
 

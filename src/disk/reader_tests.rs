@@ -58,7 +58,7 @@ proptest! {
             let (file, batches) = segment(&counts);
             let in_file = index(&batches, |number| number < in_memory && mask >> number & 1 == 1);
             let recent = index(&batches, |number| number >= in_memory && mask >> number & 1 == 1);
-            let place = place(&file, in_file.unwritten().1, is_active);
+            let place = place(&file, in_file.unwritten(), is_active);
             let reader = Reader::new(4, 1 << 20, true);
             for batch in &batches {
                 for offset in [batch.info.base_offset, batch.info.last_offset()] {
@@ -83,7 +83,7 @@ fn a_wrong_index_entry_misleads_nobody() {
         let mut wrong = OffsetIndexTail::new(1_000, 0);
         wrong.push(OffsetEntry { offset: 1_005, position: 3 });
         wrong.push(OffsetEntry { offset: 1_009, position: batches[7].position });
-        let place = place(&file, wrong.unwritten().1, false);
+        let place = place(&file, wrong.unwritten(), false);
         let reader = Reader::new(4, 1 << 20, true);
         for batch in &batches {
             assert_eq!(reader.find_batch(&place.view, None, batch.info.last_offset()).await.unwrap().as_ref(), Some(batch));

@@ -5,7 +5,7 @@
 
 use bytes::{Buf, Bytes};
 
-use super::{NO_PRODUCER_ID, NO_SEQUENCE};
+use super::{NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP};
 use crate::wire::batch::{BatchHeader, HEADER_BYTES, RecordIterator, TimestampType};
 
 /// The bytes of a batch before its first record.
@@ -142,6 +142,16 @@ pub struct ValidatedBatch {
     pub end_marker: Option<EndMarker>,
     /// The broker's time, where the topic stamps it (`message.timestamp.type=LogAppendTime`); otherwise -1. It goes into the answer.
     pub log_append_time_ms: i64,
+}
+
+impl ValidatedBatch {
+    /// A batch that this broker has built itself: one whole batch, which is not looked at further.
+    pub fn internal(bytes: Bytes) -> Self {
+        let info = BatchInfo::decode(&bytes).expect("a batch of our own has a sound header");
+        assert_eq!(info.size_bytes as usize, bytes.len(), "one batch and nothing behind it");
+        let end_marker = if info.is_control && info.has_producer_id() { EndMarker::decode(&bytes) } else { None };
+        Self { info, bytes, end_marker, log_append_time_ms: NO_TIMESTAMP }
+    }
 }
 
 /// Sequence numbers run from 0 to 2^31-1 and begin again at 0.

@@ -11,6 +11,8 @@ pub enum AppendError {
     NotLeader,
     /// The batch alone is larger than a segment may be (`segment.bytes`).
     BatchLargerThanSegment { size_bytes: u32, segment_bytes: i32 },
+    /// The batch does not fit into the journal, however empty that is (`journal.bytes`).
+    BatchLargerThanJournal { size_bytes: u32, size_bytes_max: usize },
     /// The sequence number does not follow the producer's last one.
     OutOfOrderSequence { producer_id: i64, sequence: i32, last_sequence: i32 },
     /// A new producer epoch, or a producer unknown to this log under transaction version 2, must begin with sequence 0.
@@ -32,6 +34,7 @@ impl AppendError {
         match self {
             AppendError::NotLeader => ErrorCode::NotLeaderOrFollower,
             AppendError::BatchLargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
+            AppendError::BatchLargerThanJournal { .. } => ErrorCode::MessageTooLarge,
             AppendError::OutOfOrderSequence { .. } | AppendError::SequenceMustBeginAtZero { .. } => ErrorCode::OutOfOrderSequenceNumber,
             // 47, not PRODUCER_FENCED (90): the latter would be fatal to the producer, which may abort and go on (KIP-588).
             AppendError::StaleProducerEpoch { .. } => ErrorCode::InvalidProducerEpoch,
@@ -49,6 +52,9 @@ impl fmt::Display for AppendError {
             AppendError::NotLeader => write!(formatter, "this broker does not lead the partition"),
             AppendError::BatchLargerThanSegment { size_bytes, segment_bytes } => {
                 write!(formatter, "the batch has {size_bytes} bytes, more than a segment may have ({segment_bytes})")
+            }
+            AppendError::BatchLargerThanJournal { size_bytes, size_bytes_max } => {
+                write!(formatter, "the batch has {size_bytes} bytes, more than the journal takes at once ({size_bytes_max})")
             }
             AppendError::OutOfOrderSequence { producer_id, sequence, last_sequence } => {
                 write!(formatter, "producer {producer_id} sent sequence {sequence} after {last_sequence}")

@@ -135,16 +135,22 @@ impl OffsetIndexTail {
         self.bytes.extend_from_slice(&(entry.position as i32).to_be_bytes());
     }
 
-    /// What is to be appended to the file, and where.
-    pub fn unwritten(&self) -> (u64, &[u8]) {
-        (u64::from(self.file_entries) * OFFSET_ENTRY_BYTES as u64, &self.bytes)
+    /// What is to be appended to the file.
+    pub fn unwritten(&self) -> &[u8] {
+        &self.bytes
     }
 
-    /// The first `length_bytes` of `unwritten` are in the file now.
-    pub fn written(&mut self, length_bytes: usize) {
+    /// The first `length_bytes` of `unwritten` are in the file now, which holds `file_entries` entries with them.
+    pub fn written(&mut self, length_bytes: usize, file_entries: u32) {
         debug_assert!(length_bytes.is_multiple_of(OFFSET_ENTRY_BYTES));
         self.bytes.drain(..length_bytes);
-        self.file_entries += (length_bytes / OFFSET_ENTRY_BYTES) as u32;
+        self.file_entries = file_entries;
+    }
+
+    /// Bytes of `unwritten` that speak of batches before `position`.
+    pub fn bytes_before(&self, position: u32) -> usize {
+        let view = self.view();
+        (0..view.len()).take_while(|&index| view.entry(index).position < position).count() * OFFSET_ENTRY_BYTES
     }
 }
 
@@ -158,10 +164,10 @@ mod tests {
     fn entries_have_kafkas_bytes() {
         let mut tail = OffsetIndexTail::new(1_000, 0);
         tail.push(OffsetEntry { offset: 1_258, position: 4_100 });
-        assert_eq!(tail.unwritten(), (0, &[0, 0, 1, 2, 0, 0, 16, 4][..]));
-        tail.written(8);
+        assert_eq!(tail.unwritten(), [0, 0, 1, 2, 0, 0, 16, 4]);
+        assert_eq!((tail.bytes_before(4_100), tail.bytes_before(4_101)), (0, 8));
+        tail.written(8, 1);
         tail.push(OffsetEntry { offset: 1_300, position: 9_000 });
-        assert_eq!(tail.unwritten().0, 8);
         assert_eq!(tail.len(), 2);
         assert!(tail.is_full(23) && !tail.is_full(24));
     }
@@ -189,7 +195,7 @@ mod tests {
                 tail.push(entry);
                 entries.push(entry);
             }
-            let index = OffsetIndex::checked(500, tail.unwritten().1, u32::MAX);
+            let index = OffsetIndex::checked(500, tail.unwritten(), u32::MAX);
             prop_assert_eq!(index.len(), entries.len());
             prop_assert_eq!(index.floor_by_offset(offset), entries.iter().rev().find(|entry| entry.offset <= offset).copied());
             prop_assert_eq!(index.floor_by_position(position), entries.iter().rev().find(|entry| entry.position <= position).copied());

@@ -30,7 +30,7 @@ impl<'a> TimeIndex<'a> {
         Self { base_offset, bytes }
     }
 
-    /// For a file as it was found: zeros and entries that do not rise end it.
+    /// For a file as it was found: zeros and entries that fall end it. An entry that repeats the one before does no harm.
     pub fn checked(base_offset: i64, bytes: &'a [u8]) -> Self {
         let mut previous: Option<(i64, i32)> = None;
         let mut length = 0;
@@ -38,7 +38,7 @@ impl<'a> TimeIndex<'a> {
             let (timestamp, relative) = raw(entry);
             let rises = match previous {
                 None => timestamp >= 0 && relative >= 0,
-                Some((last_timestamp, last_relative)) => timestamp > last_timestamp && relative >= last_relative,
+                Some((last_timestamp, last_relative)) => timestamp >= last_timestamp && relative >= last_relative,
             };
             if !rises || (timestamp, relative) == (0, 0) {
                 break;
@@ -149,16 +149,22 @@ impl TimeIndexTail {
         self.last = Some(entry);
     }
 
-    /// What is to be appended to the file, and where.
-    pub fn unwritten(&self) -> (u64, &[u8]) {
-        (u64::from(self.file_entries) * TIME_ENTRY_BYTES as u64, &self.bytes)
+    /// What is to be appended to the file.
+    pub fn unwritten(&self) -> &[u8] {
+        &self.bytes
     }
 
-    /// The first `length_bytes` of `unwritten` are in the file now.
-    pub fn written(&mut self, length_bytes: usize) {
+    /// The first `length_bytes` of `unwritten` are in the file now, which holds `file_entries` entries with them.
+    pub fn written(&mut self, length_bytes: usize, file_entries: u32) {
         debug_assert!(length_bytes.is_multiple_of(TIME_ENTRY_BYTES));
         self.bytes.drain(..length_bytes);
-        self.file_entries += (length_bytes / TIME_ENTRY_BYTES) as u32;
+        self.file_entries = file_entries;
+    }
+
+    /// Bytes of `unwritten` that speak of batches before `offset`.
+    pub fn bytes_before(&self, offset: i64) -> usize {
+        let view = self.view();
+        (0..view.len()).take_while(|&index| view.entry(index).offset < offset).count() * TIME_ENTRY_BYTES
     }
 }
 
@@ -174,17 +180,17 @@ mod tests {
         tail.push_if_later(TimeEntry { timestamp: 258, offset: 1_003 });
         tail.push_if_later(TimeEntry { timestamp: 258, offset: 1_009 });
         tail.push_if_later(TimeEntry { timestamp: 7, offset: 1_010 });
-        assert_eq!(tail.unwritten(), (0, &[0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 3][..]));
+        assert_eq!(tail.unwritten(), [0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 3]);
         assert!(tail.is_full(24 + 11) && !tail.is_full(36));
-        tail.written(12);
-        assert_eq!((tail.unwritten().0, tail.last().unwrap().timestamp), (12, 258));
+        tail.written(12, 1);
+        assert_eq!((tail.len(), tail.last().unwrap().timestamp), (1, 258));
     }
 
     #[test]
     fn a_preallocated_file_ends_at_its_zeros() {
         let mut tail = TimeIndexTail::new(0, 0, None);
         tail.push_if_later(TimeEntry { timestamp: 5, offset: 3 });
-        let bytes = [tail.unwritten().1, &[0; 120]].concat();
+        let bytes = [tail.unwritten(), &[0; 120]].concat();
         assert_eq!(TimeIndex::checked(0, &bytes).last(), Some(TimeEntry { timestamp: 5, offset: 3 }));
     }
 
@@ -200,7 +206,7 @@ mod tests {
                 tail.push_if_later(TimeEntry { timestamp, offset });
                 entries.push(TimeEntry { timestamp, offset });
             }
-            let index = TimeIndex::checked(10, tail.unwritten().1);
+            let index = TimeIndex::checked(10, tail.unwritten());
             prop_assert_eq!(index.len(), entries.len());
             prop_assert_eq!(index.last_not_above(target), entries.iter().rev().find(|entry| entry.timestamp <= target).copied());
             prop_assert_eq!(index.last_below_offset(target), entries.iter().rev().find(|entry| entry.offset < target).copied());

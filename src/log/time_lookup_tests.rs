@@ -44,7 +44,7 @@ impl World {
         let placed = self.log.place(&batch, CLIENT, 0);
         let appended = self.log.append(&batch, &placed, 4, 0);
         if let Some(roll) = appended.roll {
-            self.closed_indexes.push((roll.previous_base, roll.time_index.unwritten().1.to_vec()));
+            self.closed_indexes.push((roll.previous_base, roll.time_index.unwritten().to_vec()));
         }
         let info = BatchInfo { base_offset: appended.base_offset, ..batch.info };
         self.batches.push((appended.segment_base, info, timestamps.to_vec()));

@@ -24,7 +24,7 @@ use crate::disk::checkpoint::slot::{CheckpointWriter, Slot};
 use crate::disk::checkpoint::{PartitionFacts, PartitionRecord, PlacedEnd};
 use crate::disk::journal::entry::ENTRY_HEADER_BYTES;
 use crate::disk::journal::group::BLOCK_BYTES;
-use crate::disk::journal::{EntryHeader, Journal, JournalError, JournalStart};
+use crate::disk::journal::{EntryHeader, GroupSequence, Journal, JournalError, JournalStart};
 use crate::rt;
 use crate::rt::file::FileError;
 use crate::rt::sync::Budget;
@@ -85,8 +85,9 @@ pub struct Placement {
     /// One round at a time.
     rounds: Budget,
     is_stopped: Cell<bool>,
-    /// Entries that the last checkpoint tells of: where there are no more, there is nothing to write down.
+    /// Entries that the last checkpoint tells of, and where its replay begins: where both have stayed, there is nothing to write down.
     entries_told: Cell<u64>,
+    start_told: Cell<GroupSequence>,
     /// A partition whose files failed, and why; it holds its part of the ring until the next start.
     failure: RefCell<Option<JournalError>>,
     statistics: Cell<PlacementStatistics>,
@@ -109,6 +110,7 @@ impl Placement {
             rounds: Budget::new(1),
             is_stopped: Cell::new(false),
             entries_told: Cell::new(0),
+            start_told: Cell::new(GroupSequence(0)),
             failure: RefCell::new(None),
             statistics: Cell::default(),
         });
@@ -124,6 +126,11 @@ impl Placement {
     pub async fn place_now(&self) -> Result<(), JournalError> {
         let _permit = self.rounds.acquire(1).await;
         self.round().await
+    }
+
+    /// Waits until no round is under way: what was unregistered before is not written to any more.
+    pub async fn settled(&self) {
+        let _permit = self.rounds.acquire(1).await;
     }
 
     /// The clean stop of a shard whose partitions take no more appends: everything is placed, live files are cut to their last byte, the last checkpoint says so, and the journal
@@ -188,7 +195,9 @@ impl Placement {
         let jobs = self.choose_jobs();
         let jobs = self.keep_prefixes(jobs).await?;
         self.in_parallel(jobs, Self::place).await;
-        if self.journal.statistics().entries > self.entries_told.get() {
+        // What an earlier checkpoint knew, but had to leave in the ring, is placed now: only another one frees its room.
+        let has_moved = self.journal.replay_start().sequence > self.start_told.get();
+        if has_moved || self.journal.statistics().entries > self.entries_told.get() {
             self.checkpoint().await?;
         }
         Ok(())
@@ -311,6 +320,7 @@ impl Placement {
         *self.turn.borrow_mut() = CheckpointTurn { number: turn.number + 1, slot: turn.slot.other(), ..turn };
         self.journal.checkpointed(start);
         self.entries_told.set(entries);
+        self.start_told.set(start.sequence);
         self.count(|statistics| statistics.checkpoints += 1);
         Ok(())
     }

@@ -1,0 +1,165 @@
+//! Append: admission, the journal, the log's books, the tail cache; in one go without an await, so that offsets are given in the order of arrival.
+//!
+//! What is appended is neither durable nor visible when `append` returns. Whoever answers a client waits for `Appending::sequence` first, also for a duplicate: its original may
+//! still be on its way to the disk.
+
+use bytes::Bytes;
+
+use super::Partition;
+use super::durability::GroupSequence;
+use crate::disk::journal::{EntryHeader, JournalError, Written};
+use crate::disk::tail::TailBatch;
+use crate::log::transaction_index::AbortedTransaction;
+use crate::log::{Admission, AppendError, Appended, Origin, Placed, ValidatedBatch};
+use crate::rt;
+
+/// An append that was admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appending {
+    pub base_offset: i64,
+    pub last_offset: i64,
+    /// What the answer says as LogAppendTime: the broker's stamp, -1 for producers' timestamps, and the original's timestamp for a duplicate.
+    pub log_append_time_ms: i64,
+    pub log_start_offset: i64,
+    /// The batch was in the log already and was not appended again.
+    pub is_duplicate: bool,
+    /// The append is durable, and visible, when this group is.
+    pub sequence: GroupSequence,
+}
+
+/// Why nothing was appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TryAppendError {
+    /// The journal has no room at present, or others wait for it.
+    Full,
+    Refused(AppendError),
+}
+
+impl From<AppendError> for TryAppendError {
+    fn from(error: AppendError) -> Self {
+        TryAppendError::Refused(error)
+    }
+}
+
+impl Partition {
+    /// Appends a batch. Waits only while the journal is full, behind those who came before.
+    pub async fn append(&self, batch: &ValidatedBatch, origin: Origin) -> Result<Appending, AppendError> {
+        let mut tried = self.try_append(batch, origin);
+        loop {
+            match tried {
+                Ok(appending) => return Ok(appending),
+                Err(TryAppendError::Refused(error)) => return Err(error),
+                Err(TryAppendError::Full) => {
+                    let room =
+                        self.environment.journal.wait_for_room(batch.bytes.len()).await.map_err(|error| self.refusal(&error, batch))?;
+                    tried = room.enter(|| self.try_append(batch, origin));
+                }
+            }
+        }
+    }
+
+    /// Appends a batch if the journal has room now.
+    pub fn try_append(&self, batch: &ValidatedBatch, origin: Origin) -> Result<Appending, TryAppendError> {
+        self.check_writable(origin)?;
+        let now_ms = rt::wall_clock_ms();
+        let admission = self.log.borrow().check(batch, origin)?;
+        if let Admission::Duplicate { base_offset, last_offset, timestamp } = admission {
+            return Ok(self.duplicate(base_offset, last_offset, timestamp));
+        }
+        let placed = self.log.borrow().place(batch, origin, now_ms);
+        let leader_epoch = if origin == Origin::Replication { batch.info.leader_epoch } else { self.leadership.get().epoch };
+        let written = self.write(batch, &placed, leader_epoch)?;
+        let appended = self.log.borrow_mut().append(batch, &placed, leader_epoch, now_ms);
+        self.remember(&appended, &written);
+        self.become_durable_with(written.sequence, placed.last_offset + 1, batch.bytes.len());
+        self.follow_up(appended);
+        Ok(Appending {
+            base_offset: placed.base_offset,
+            last_offset: placed.last_offset,
+            log_append_time_ms: batch.log_append_time_ms,
+            log_start_offset: self.log_start_offset(),
+            is_duplicate: false,
+            sequence: written.sequence,
+        })
+    }
+
+    /// Resolves when the journal has room for more, which an append straight after it will most likely find.
+    pub async fn wait_for_room(&self, size_bytes: usize) -> Result<(), AppendError> {
+        if self.environment.journal.check_room(size_bytes).is_ok() {
+            return Ok(());
+        }
+        self.environment.journal.wait_for_room(size_bytes).await.map(drop).map_err(|_| AppendError::Storage)
+    }
+
+    /// Appends a batch that this broker has built, waits until it is durable and returns its base offset. `batch` is one whole batch, as a BatchBuilder gives it.
+    pub async fn append_internal(&self, batch: Bytes) -> Result<i64, AppendError> {
+        let batch = ValidatedBatch::internal(batch);
+        let appending = self.append(&batch, Origin::INTERNAL).await?;
+        self.wait_durable(appending.sequence).await?;
+        Ok(appending.base_offset)
+    }
+
+    fn check_writable(&self, origin: Origin) -> Result<(), AppendError> {
+        if self.is_deleted.get() || self.environment.is_stopping.get() {
+            return Err(AppendError::NotLeader);
+        }
+        if self.failure.borrow().is_some() {
+            return Err(AppendError::Storage);
+        }
+        let must_lead = origin != Origin::Replication;
+        if must_lead && !self.is_leader() { Err(AppendError::NotLeader) } else { Ok(()) }
+    }
+
+    fn duplicate(&self, base_offset: i64, last_offset: i64, timestamp: i64) -> Appending {
+        Appending {
+            base_offset,
+            last_offset,
+            log_append_time_ms: timestamp,
+            log_start_offset: self.log_start_offset(),
+            is_duplicate: true,
+            sequence: self.sequence_of(last_offset),
+        }
+    }
+
+    /// Copies the batch into the journal's open group, with the offset and the epoch that it has from now on. The checksum covers neither.
+    fn write(&self, batch: &ValidatedBatch, placed: &Placed, leader_epoch: i32) -> Result<Written, TryAppendError> {
+        let header =
+            EntryHeader::append(self.id, placed.segment_base, placed.position, placed.base_offset, placed.last_offset, leader_epoch);
+        let bytes = &batch.bytes;
+        let payload = [&placed.base_offset.to_be_bytes()[..], &bytes[8..12], &leader_epoch.to_be_bytes()[..], &bytes[16..]];
+        self.environment.journal.append(&header, &payload).map_err(|error| match error {
+            JournalError::Full => TryAppendError::Full,
+            other => TryAppendError::Refused(self.refusal(&other, batch)),
+        })
+    }
+
+    fn refusal(&self, error: &JournalError, batch: &ValidatedBatch) -> AppendError {
+        match error {
+            JournalError::TooLarge { payload_bytes_max, .. } => {
+                AppendError::BatchLargerThanJournal { size_bytes: batch.info.size_bytes, size_bytes_max: *payload_bytes_max }
+            }
+            JournalError::Full | JournalError::Failed { .. } => AppendError::Storage,
+        }
+    }
+
+    fn remember(&self, appended: &Appended, written: &Written) {
+        let batch = TailBatch {
+            base_offset: appended.base_offset,
+            last_offset: appended.last_offset,
+            segment_base: appended.segment_base,
+            position: appended.position,
+            sequence: written.sequence,
+            bytes: written.bytes.clone(),
+        };
+        self.environment.tail_cache.push(&self.tail, batch);
+    }
+
+    fn follow_up(&self, appended: Appended) {
+        if let Some(aborted) = appended.completed_transaction.as_ref().and_then(AbortedTransaction::from_completed) {
+            self.aborted.borrow_mut().push((appended.segment_base, aborted));
+        }
+        if let Some(roll) = appended.roll {
+            self.segment_closed(roll, appended.base_offset);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! How a partition comes into being: from what a restart has found, or new and empty.
+
+use std::cell::{Cell, RefCell};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::partitions::Environment;
+use super::upkeep::UpkeepState;
+use super::{Leadership, Partition};
+use crate::cluster::TopicIdPartition;
+use crate::config::TopicSettings;
+use crate::disk::checkpoint::{PartitionFacts, PartitionHome, PlacedEnd};
+use crate::disk::recovery::RecoveredPartition;
+use crate::disk::tail::Tail;
+use crate::log::offset_index::OffsetIndexTail;
+use crate::log::state::ActiveIndexes;
+use crate::log::time_index::TimeIndexTail;
+use crate::log::{LeaderEpochs, Log, LogStart, ProducerStates, RollRules, SegmentBook, Segments, producer_snapshot};
+use crate::rt;
+
+/// What a partition is made of, however it comes into being.
+struct Parts {
+    id: TopicIdPartition,
+    topic: Arc<str>,
+    home: PartitionHome,
+    directory: Rc<Path>,
+    start: LogStart,
+    high_watermark: i64,
+    placed: PlacedEnd,
+    upkeep: UpkeepState,
+}
+
+impl Partition {
+    /// A partition without a record, in a directory that has just been made.
+    pub(super) fn new_empty(
+        environment: &Rc<Environment>,
+        id: TopicIdPartition,
+        topic: Arc<str>,
+        home: PartitionHome,
+        directory: Rc<Path>,
+        settings: &TopicSettings,
+    ) -> Rc<Self> {
+        let parts = Parts {
+            id,
+            topic,
+            home,
+            directory,
+            start: LogStart::empty(0, rt::wall_clock_ms(), random_seed()),
+            high_watermark: 0,
+            placed: PlacedEnd { segment_base: 0, size_bytes: 0, end_offset: 0 },
+            upkeep: UpkeepState::fresh(),
+        };
+        Self::assemble(environment, parts, settings)
+    }
+
+    /// A partition as recovery hands it over: everything is in its segment files, so all of it is durable and visible.
+    pub(super) fn from_recovered(
+        environment: &Rc<Environment>,
+        recovered: RecoveredPartition,
+        topic: Arc<str>,
+        settings: &TopicSettings,
+    ) -> Rc<Self> {
+        let RecoveredPartition { facts, directory, placed, .. } = recovered;
+        let rules = roll_rules(settings);
+        let closed = facts.segments[..facts.segments.len() - 1].to_vec();
+        let parts = Parts {
+            id: facts.partition,
+            topic,
+            home: facts.home.clone(),
+            directory: Rc::from(directory),
+            high_watermark: facts.end_offset,
+            placed,
+            upkeep: UpkeepState::found(closed),
+            start: log_start(facts, &rules),
+        };
+        Self::assemble(environment, parts, settings)
+    }
+
+    fn assemble(environment: &Rc<Environment>, parts: Parts, settings: &TopicSettings) -> Rc<Self> {
+        let mut log = Log::new(parts.start, roll_rules(settings));
+        log.high_watermark_moved(parts.high_watermark);
+        Rc::new_cyclic(|this| Self {
+            this: this.clone(),
+            id: parts.id,
+            topic: parts.topic,
+            home: parts.home,
+            directory: parts.directory,
+            environment: environment.clone(),
+            log_start_offset: Cell::new(log.log_start_offset()),
+            log: RefCell::new(log),
+            leadership: Cell::new(Leadership::NONE),
+            high_watermark: Cell::new(parts.high_watermark),
+            pending: RefCell::default(),
+            tail: Rc::new(Tail::new(parts.placed.end_offset)),
+            placed: Cell::new(parts.placed),
+            waiters: Default::default(),
+            failure: RefCell::default(),
+            is_deleted: Cell::new(false),
+            aborted: RefCell::default(),
+            closed: RefCell::default(),
+            upkeep: parts.upkeep,
+            encoded_producers: RefCell::default(),
+        })
+    }
+}
+
+/// The log as the facts tell it.
+fn log_start(facts: PartitionFacts, rules: &RollRules) -> LogStart {
+    let active = *facts.segments.last().expect("facts name at least one segment");
+    let producers = producer_snapshot::decode(&facts.producers, facts.end_offset).unwrap_or_else(|error| {
+        // The checkpoint's own checksum held, so this is a defect; the log is worth more than the memory of its producers.
+        tracing::error!(partition = %facts.partition, %error, "producer state cannot be read; producers are taken for new ones");
+        ProducerStates::new(facts.end_offset)
+    });
+    LogStart {
+        log_start_offset: facts.log_start_offset,
+        log_end_offset: facts.end_offset,
+        segments: Segments::new(facts.segments, random_seed()),
+        indexes: found_indexes(&active, rules),
+        leader_epochs: LeaderEpochs::from_entries(facts.leader_epochs),
+        producers,
+    }
+}
+
+/// The index files are looked at when there is something to write into them. Until then they count as full as they can be, and nothing in them as younger than the segment.
+fn found_indexes(active: &SegmentBook, rules: &RollRules) -> ActiveIndexes {
+    let entries_max = active.size_bytes / rules.index_interval_bytes.max(1) as u32;
+    let offset_index = OffsetIndexTail::new(active.base_offset, entries_max);
+    let time_index = TimeIndexTail::new(active.base_offset, entries_max, active.max_timestamp);
+    ActiveIndexes::new(offset_index, time_index)
+}
+
+/// When segments of a topic roll.
+pub(super) fn roll_rules(settings: &TopicSettings) -> RollRules {
+    let segment_ms =
+        if settings.cleanup_policy.compact { settings.segment_ms.min(settings.max_compaction_lag_ms) } else { settings.segment_ms };
+    RollRules {
+        segment_bytes: settings.internal_segment_bytes.unwrap_or(settings.segment_bytes),
+        segment_ms,
+        segment_jitter_ms: settings.segment_jitter_ms,
+        segment_index_bytes: settings.segment_index_bytes,
+        index_interval_bytes: settings.index_interval_bytes,
+    }
+}
+
+fn random_seed() -> u64 {
+    rt::random_uuid().as_u64_pair().0
+}

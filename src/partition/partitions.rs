@@ -1,0 +1,243 @@
+//! All partitions of a shard: opened after a start, made, found, removed, and closed at a clean stop.
+
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use uuid::Uuid;
+
+use super::Partition;
+use super::durability::Touched;
+use super::upkeep::UpkeepQueue;
+use crate::cluster::TopicIdPartition;
+use crate::config::TopicSettings;
+use crate::disk::checkpoint::{PartitionHome, PlacedEnd};
+use crate::disk::directories::{self, DirectoryError};
+use crate::disk::journal::{EntryHeader, GroupSequence, Journal, JournalError};
+use crate::disk::placement::Placement;
+use crate::disk::reader::Reader;
+use crate::disk::recovery::RecoveredPartition;
+use crate::disk::tail::TailCache;
+use crate::log::file_names::partition_directory;
+use crate::rt;
+
+/// Partitions whose files are closed at once at a clean stop: they mostly wait for helper threads.
+const CLOSE_AT_ONCE: usize = 8;
+
+/// How much of a shard's resources its partitions may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct PartitionsOptions {
+    /// Memory of the tail cache; more only while so much waits for placement.
+    pub tail_bytes_max: usize,
+    /// Memory of index files.
+    pub index_bytes_max: usize,
+    /// Files of segments that are kept open for readers.
+    pub files_open_max: usize,
+    /// Whether the data directories' filesystems read past the page cache.
+    pub direct: bool,
+}
+
+impl Default for PartitionsOptions {
+    fn default() -> Self {
+        Self { tail_bytes_max: 64 << 20, index_bytes_max: 16 << 20, files_open_max: 1024, direct: true }
+    }
+}
+
+/// A partition to be made.
+#[derive(Clone, Debug)]
+pub struct NewPartition {
+    pub id: TopicIdPartition,
+    pub topic: Arc<str>,
+    /// The data directory it is to lie in, and the id of that.
+    pub data_directory: PathBuf,
+    pub directory_id: Uuid,
+}
+
+/// What all partitions of a shard share.
+pub(super) struct Environment {
+    pub journal: Rc<Journal>,
+    pub placement: Rc<Placement>,
+    pub reader: Reader,
+    pub tail_cache: TailCache,
+    pub touched: Touched,
+    pub upkeep: Rc<UpkeepQueue>,
+    /// The shard takes no more appends.
+    pub is_stopping: Cell<bool>,
+}
+
+impl Environment {
+    /// Appends an entry of the partition's own, waiting for room behind those who came before. `and_then` goes with it: nothing comes between the two.
+    pub async fn append_entry(&self, header: EntryHeader, payload: &[u8], and_then: impl Fn()) -> Result<GroupSequence, JournalError> {
+        let append = || {
+            let written = self.journal.append(&header, &[payload])?;
+            and_then();
+            Ok(written.sequence)
+        };
+        let mut appended = append();
+        while appended == Err(JournalError::Full) {
+            let room = self.journal.wait_for_room(payload.len()).await?;
+            appended = room.enter(append);
+        }
+        appended
+    }
+}
+
+/// The partitions that a shard owns.
+pub struct Partitions {
+    environment: Rc<Environment>,
+    partitions: RefCell<HashMap<TopicIdPartition, Rc<Partition>, foldhash::fast::RandomState>>,
+}
+
+impl Partitions {
+    /// Begins without a partition, on a journal that has just been started; its task of upkeep runs from now on.
+    pub fn new(journal: Rc<Journal>, placement: Rc<Placement>, options: PartitionsOptions) -> Rc<Self> {
+        let environment = Rc::new(Environment {
+            journal: journal.clone(),
+            placement,
+            reader: Reader::new(options.files_open_max, options.index_bytes_max, options.direct),
+            tail_cache: TailCache::new(options.tail_bytes_max),
+            touched: Touched::default(),
+            upkeep: Rc::default(),
+            is_stopping: Cell::new(false),
+        });
+        let told = Rc::downgrade(&environment);
+        journal.on_durable(Box::new(move |durable| {
+            if let Some(environment) = told.upgrade() {
+                environment.touched.durable(durable);
+            }
+        }));
+        rt::spawn_background(environment.upkeep.clone().run()).detach();
+        Rc::new(Self { environment, partitions: RefCell::default() })
+    }
+
+    /// Takes over a partition as recovery has left it. Reads no file.
+    pub fn open(&self, recovered: RecoveredPartition, topic: Arc<str>, settings: &TopicSettings) -> Rc<Partition> {
+        let placed = recovered.placed;
+        let partition = Partition::from_recovered(&self.environment, recovered, topic, settings);
+        self.register(&partition, placed);
+        partition
+    }
+
+    /// Makes a partition: its directory first, then the journal knows of it. One that exists is given back as it is.
+    pub async fn create(&self, new: NewPartition, settings: &TopicSettings) -> Result<Rc<Partition>, CreateError> {
+        if let Some(existing) = self.get(&new.id) {
+            return Ok(existing);
+        }
+        let NewPartition { id, topic, data_directory, directory_id } = new;
+        let name = topic.clone();
+        let directory =
+            rt::blocking(move || directories::create_partition_blocking(&data_directory, &name, id.partition, id.topic_id)).await?;
+        if let Some(existing) = self.get(&id) {
+            return Ok(existing);
+        }
+        let home = PartitionHome { directory_id, name: partition_directory(&topic, id.partition) };
+        let payload = home.encode();
+        let partition = Partition::new_empty(&self.environment, id, topic, home, Rc::from(directory), settings);
+        self.register(&partition, PlacedEnd { segment_base: 0, size_bytes: 0, end_offset: 0 });
+        // Whatever is appended to it comes after this in the journal, so nobody has to wait until it is durable.
+        self.environment.append_entry(EntryHeader::opened(id, 0), &payload, || {}).await?;
+        Ok(partition)
+    }
+
+    fn register(&self, partition: &Rc<Partition>, placed: PlacedEnd) {
+        self.environment.journal.register(partition.id, partition.clone(), partition.directory.clone(), placed);
+        let previous = self.partitions.borrow_mut().insert(partition.id, partition.clone());
+        assert!(previous.is_none(), "partition {} is opened once", partition.id);
+    }
+
+    pub fn get(&self, id: &TopicIdPartition) -> Option<Rc<Partition>> {
+        self.partitions.borrow().get(id).cloned()
+    }
+
+    /// All of them, in no particular order.
+    pub fn all(&self) -> Vec<Rc<Partition>> {
+        self.partitions.borrow().values().cloned().collect()
+    }
+
+    pub fn count(&self) -> usize {
+        self.partitions.borrow().len()
+    }
+
+    /// Removes a partition with all its records. When this returns, its directory has a name that marks it as deleted, and the topic's name is free again; the files go in the
+    /// background.
+    pub async fn delete(&self, id: &TopicIdPartition) -> Result<(), CreateError> {
+        let Some(partition) = self.partitions.borrow_mut().remove(id) else { return Ok(()) };
+        partition.is_deleted.set(true);
+        partition.waiters.fire_all();
+        self.environment.append_entry(EntryHeader::deleted(*id), &[], || {}).await?;
+        // Nobody may write into the directory any more when it gets its new name: another partition may soon bear the old one.
+        self.environment.placement.settled().await;
+        let _turn = partition.upkeep.turn.acquire(1).await;
+        self.environment.tail_cache.remove(&partition.tail);
+        self.environment.reader.forget(id, None);
+        let (directory, topic, number) = (partition.directory.to_path_buf(), partition.topic.clone(), id.partition);
+        let retired = rt::blocking(move || directories::retire_partition_blocking(&directory, &topic, number)).await?;
+        rt::spawn_background(async move {
+            if let Err(error) = rt::file::remove_directory(retired).await {
+                tracing::warn!(%error, "the directory of a deleted partition stays until the next start");
+            }
+        })
+        .detach();
+        Ok(())
+    }
+
+    /// The end of a clean stop: no more appends, everything placed and flushed, all files as Kafka leaves them. What readers have planned stays readable.
+    pub async fn shut_down(&self) -> Result<(), JournalError> {
+        self.environment.is_stopping.set(true);
+        self.environment.placement.shut_down().await?;
+        self.environment.upkeep.end();
+        let waiting = RefCell::new(self.all());
+        let close = async || {
+            loop {
+                let Some(partition) = waiting.borrow_mut().pop() else { return };
+                if let Err(error) = partition.close_files().await {
+                    tracing::warn!(topic = %partition.topic, partition = partition.id.partition, %error, "indexes are not complete");
+                }
+            }
+        };
+        rt::sync::join_all((0..CLOSE_AT_ONCE).map(|_| close())).await;
+        Ok(())
+    }
+
+    /// The journal's durable door, for those who wait for appends to several partitions at once.
+    pub fn journal(&self) -> &Rc<Journal> {
+        &self.environment.journal
+    }
+
+    /// Bytes of batches in memory.
+    pub fn tail_bytes(&self) -> usize {
+        self.environment.tail_cache.bytes()
+    }
+}
+
+/// Why a partition could not be made or removed.
+#[derive(Debug)]
+pub enum CreateError {
+    Directory(DirectoryError),
+    Journal(JournalError),
+}
+
+impl From<DirectoryError> for CreateError {
+    fn from(error: DirectoryError) -> Self {
+        CreateError::Directory(error)
+    }
+}
+
+impl From<JournalError> for CreateError {
+    fn from(error: JournalError) -> Self {
+        CreateError::Journal(error)
+    }
+}
+
+impl std::fmt::Display for CreateError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            CreateError::Directory(error) => error.fmt(formatter),
+            CreateError::Journal(error) => error.fmt(formatter),
+        }
+    }
+}
+
+impl std::error::Error for CreateError {}

@@ -1,0 +1,105 @@
+use super::*;
+use crate::log::AppendError;
+
+fn idempotent(base_sequence: i32, records: usize) -> ValidatedBatch {
+    timed_batch(&vec![1_000; records], 10, BatchOptions { producer_id: 9, producer_epoch: 0, base_sequence, ..BatchOptions::default() })
+}
+
+#[test]
+fn nothing_is_visible_before_it_is_durable() {
+    on_shard(|_place, partition| async move {
+        let appending = partition.try_append(&batch(3, 10), CLIENT).unwrap();
+        assert_eq!((appending.base_offset, appending.last_offset, partition.log_end_offset()), (0, 2, 3));
+        assert_eq!((partition.high_watermark(), partition.last_stable_offset()), (0, 0));
+        assert_eq!(offsets(&partition, 0, 1 << 20).await, [0i64; 0]);
+        assert_eq!(partition.find_offset(OffsetTarget::Latest, Isolation::ReadUncommitted, -1).await.unwrap().offset, 0);
+        assert_eq!(partition.find_offset(OffsetTarget::LargestTimestamp, Isolation::ReadUncommitted, -1).await.unwrap().offset, -1);
+
+        partition.wait_durable(appending.sequence).await.unwrap();
+        assert_eq!((partition.high_watermark(), partition.last_stable_offset()), (3, 3), "visible before the producer hears of it");
+        assert_eq!(offsets(&partition, 0, 1 << 20).await, [0]);
+    });
+}
+
+#[test]
+fn the_stored_batch_has_its_offset_and_epoch_and_a_right_checksum() {
+    on_shard(|_place, partition| async move {
+        append_durably(&partition, &batch(3, 10)).await;
+        append_durably(&partition, &batch(1, 2_000)).await;
+        let batches = partition.read_batches(3, 1 << 20).await.unwrap();
+        let (info, bytes) = &batches[0];
+        assert_eq!((info.base_offset, info.leader_epoch, info.record_count), (3, 5, 1));
+        assert!(info.is_intact(bytes));
+    });
+}
+
+#[test]
+fn a_duplicate_is_answered_with_the_original_once_that_is_durable() {
+    on_shard(|_place, partition| async move {
+        append_durably(&partition, &batch(4, 10)).await;
+        let original = partition.try_append(&idempotent(0, 2), CLIENT).unwrap();
+        let again = partition.try_append(&idempotent(0, 2), CLIENT).unwrap();
+        assert_eq!((again.base_offset, again.is_duplicate, again.sequence), (4, true, original.sequence));
+        assert!(partition.producers().is_empty(), "a producer that nobody may see yet");
+        partition.wait_durable(again.sequence).await.unwrap();
+        assert_eq!((partition.high_watermark(), partition.log_end_offset()), (6, 6));
+        let view = partition.producers()[0];
+        assert_eq!((view.producer_id, view.last_sequence), (9, 1));
+
+        let late = partition.try_append(&idempotent(0, 2), CLIENT).unwrap();
+        partition.wait_durable(late.sequence).await.unwrap();
+        let gap = partition.try_append(&idempotent(5, 1), CLIENT);
+        assert!(matches!(gap, Err(TryAppendError::Refused(AppendError::OutOfOrderSequence { .. }))));
+    });
+}
+
+#[test]
+fn only_a_leader_takes_appends() {
+    on_shard(|_place, partition| async move {
+        partition.resign(6);
+        assert_eq!(partition.append(&batch(1, 1), CLIENT).await, Err(AppendError::NotLeader));
+        partition.become_leader(7);
+        append_durably(&partition, &batch(1, 1)).await;
+        assert_eq!(partition.epoch_end(7, -1).unwrap(), EpochEnd { leader_epoch: 7, end_offset: 1 });
+    });
+}
+
+/// A ring of a megabyte and far more to append than it holds: producers wait, in order, and nothing is lost.
+#[test]
+fn a_full_journal_makes_producers_wait_in_order() {
+    rt::run(|| async {
+        let place = Place::new(1 << 20, PartitionsOptions { tail_bytes_max: 256 << 10, ..PartitionsOptions::default() });
+        let partition = place.partition(0, &TopicSettings::default()).await;
+        let order = Rc::new(RefCell::new(Vec::new()));
+        let producers = (0..64).map(|number| {
+            let (partition, order) = (partition.clone(), order.clone());
+            rt::spawn(async move {
+                let appending = partition.append(&batch(1, 60_000), CLIENT).await.unwrap();
+                order.borrow_mut().push((number, appending.base_offset));
+                partition.wait_durable(appending.sequence).await.unwrap();
+            })
+        });
+        let producers: Vec<_> = producers.collect();
+        rt::sync::join_all(producers).await;
+        let order = order.take();
+        assert!(order.iter().all(|(number, offset)| number == offset), "{order:?}");
+        assert!(place.journal.statistics().refusals > 0, "the ring was full");
+        let mut next = 0;
+        while next < 64 {
+            let found = offsets(&partition, next, 1 << 20).await;
+            assert!(found.iter().copied().eq(next..next + found.len() as i64), "{found:?} from {next}");
+            next += found.len() as i64;
+        }
+    });
+}
+
+#[test]
+fn a_batch_that_no_ring_can_hold_is_refused() {
+    rt::run(|| async {
+        let place = Place::new(1 << 20, PartitionsOptions::default());
+        let partition = place.partition(0, &TopicSettings::default()).await;
+        let refused = partition.append(&batch(1, 2 << 20), CLIENT).await;
+        assert!(matches!(refused, Err(AppendError::BatchLargerThanJournal { .. })));
+        append_durably(&partition, &batch(1, 10)).await;
+    });
+}
