@@ -182,7 +182,9 @@ impl Reactor {
     /// Nobody waits for the result any more.
     pub fn abandon_result(&self, key: usize) {
         let mut results = self.results.borrow_mut();
-        let former = match std::mem::replace(&mut results[key], Awaited::Abandoned) {
+        // After `wind_up` no result is kept, and tasks that waited for one are dropped with the executor.
+        let Some(awaited) = results.get_mut(key) else { return };
+        let former = match std::mem::replace(awaited, Awaited::Abandoned) {
             Awaited::Ready(result) => {
                 results.remove(key);
                 Awaited::Ready(result)
