@@ -5,6 +5,7 @@
 
 pub mod api_versions;
 mod cluster_view;
+pub mod configs;
 pub mod describe_cluster;
 mod describe_topics;
 pub mod fetch;
