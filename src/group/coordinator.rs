@@ -5,13 +5,14 @@
 
 use super::call::{Call, Caller, Reply, Step, Token, Undo, coordinator_error};
 use super::classic::{ClassicGroup, Joining, State};
-use super::offsets::Offsets;
+use super::offsets::{Offsets, Retention};
 use super::record::CoordinatorRecord;
 use super::timer::{Timer, TimerKey, Timers};
 use super::{GroupConfig, GroupType, Now};
 use crate::wire::messages::delete_groups_response::DeletableGroupResult;
 use crate::wire::messages::describe_groups_response::DescribedGroup;
 use crate::wire::messages::list_groups_response::ListedGroup;
+use crate::wire::messages::offset_delete_request::OffsetDeleteRequestTopic;
 use crate::wire::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use crate::wire::messages::{
     HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest, OffsetDeleteRequest,
@@ -26,10 +27,13 @@ const COMMIT_GROUP_NOT_FOUND_VERSION: i16 = 9;
 /// From here on DescribeGroups says that a group is not there; before, it shows a dead one.
 const DESCRIBE_GROUP_NOT_FOUND_VERSION: i16 = 6;
 
-/// How many offsets one step of the retention looks at, or a little more. With it a step takes well under a millisecond, whatever the number of groups.
-const SWEEP_OFFSETS_PER_STEP: usize = 1_000;
+/// How many offsets one step of a longer work looks at, but for a group that has more, and how many it takes away. So a step is short, whatever there is to do.
+const OFFSETS_PER_STEP: usize = 1_000;
 /// How many groups one step of a longer work looks at.
 const GROUPS_PER_STEP: usize = 200;
+
+/// The bytes of an OffsetCommit or GroupMetadata record beside its strings and its members, with some to spare.
+const RECORD_BYTES: usize = 200;
 
 /// What a group of any type is to its coordinator.
 #[derive(Debug)]
@@ -135,6 +139,33 @@ impl Coordinator {
     }
 
     // Decisions
+
+    /// How many bytes the step of this call may append, about: an upper bound unless the group changes in between. 0 for calls that never append.
+    pub fn room_for(&self, call: &Call) -> usize {
+        match call {
+            Call::Join(request) => RECORD_BYTES + request.group_id.len() + self.group_bytes(&request.group_id),
+            Call::Sync(request) => {
+                let assignments = request.assignments.iter().map(|assigned| assigned.assignment.len());
+                RECORD_BYTES + request.group_id.len() + self.group_bytes(&request.group_id) + assignments.sum::<usize>()
+            }
+            Call::Leave(request) => RECORD_BYTES + request.group_id.len(),
+            Call::CommitOffsets(request) => Offsets::commit_bytes(request, RECORD_BYTES),
+            Call::DeleteOffsets(request) => {
+                let of_topic =
+                    |topic: &OffsetDeleteRequestTopic| topic.partitions.len() * (RECORD_BYTES + topic.name.len() + request.group_id.len());
+                request.topics.iter().map(of_topic).sum()
+            }
+            Call::DeleteGroups(group_ids) => {
+                let of_group = |group_id: &Str| (1 + self.offsets.count_of_group(group_id)) * (RECORD_BYTES + group_id.len());
+                group_ids.iter().map(of_group).sum()
+            }
+            Call::Heartbeat(_) | Call::FetchOffsets { .. } | Call::DescribeGroups(_) | Call::ListGroups { .. } => 0,
+        }
+    }
+
+    fn group_bytes(&self, group_id: &str) -> usize {
+        self.groups.get(group_id).map_or(0, |Group::Classic(group)| group.members_bytes(RECORD_BYTES))
+    }
 
     /// Decides about one call. The reply comes with this step or a later one.
     pub fn handle(&mut self, now: Now, token: Token, caller: &Caller, call: &Call) -> Step {
@@ -372,7 +403,12 @@ impl Coordinator {
             while let Some(group_id) = work.remaining.pop() {
                 (groups, offsets) = (groups + 1, offsets + self.offsets.count_of_group(&group_id));
                 self.work_on_group(now, &work.kind, &group_id, &mut step);
-                if groups >= GROUPS_PER_STEP || offsets >= SWEEP_OFFSETS_PER_STEP {
+                let has_more = step.records.len() >= OFFSETS_PER_STEP;
+                if has_more {
+                    // Its turn comes again, when what was taken away is gone.
+                    work.remaining.push(group_id);
+                }
+                if has_more || groups >= GROUPS_PER_STEP || offsets >= OFFSETS_PER_STEP {
                     self.works.push_front(work);
                     return Some(step);
                 }
@@ -386,12 +422,12 @@ impl Coordinator {
 
     fn work_on_group(&mut self, now: Now, kind: &WorkKind, group_id: &Str, step: &mut Step) {
         match kind {
-            WorkKind::ForgetTopic { name, id } => self.offsets.delete_of_deleted_topic(group_id, name, *id, step),
+            WorkKind::ForgetTopic { name, id } => self.offsets.delete_of_deleted_topic(group_id, name, *id, OFFSETS_PER_STEP, step),
             WorkKind::Expire => {
                 let Some(Group::Classic(group)) = self.groups.get(group_id) else { return };
                 let is_subscribed_to = |topic: &str| group.is_subscribed_to(topic);
-                let base = group.retention_base();
-                let nothing_is_left = self.offsets.expire(&self.config, now.wall_ms, group_id, base, is_subscribed_to, step);
+                let retention = Retention { now_ms: now.wall_ms, kept_ms: self.config.offsets_retention_ms, base: group.retention_base() };
+                let nothing_is_left = self.offsets.expire(group_id, retention, is_subscribed_to, OFFSETS_PER_STEP, step);
                 if nothing_is_left && group.state() == State::Empty {
                     step.records.push(group.tombstone());
                 }

@@ -22,6 +22,9 @@ pub use record::{CoordinatorRecord, RecordError};
 
 use bytes::Bytes;
 
+/// The topic that holds groups and committed offsets.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
 /// How long a new member's JoinGroup request may wait before the member is let go of. Kafka knows no setting for it.
 pub const NEW_MEMBER_JOIN_TIMEOUT_MS: i64 = 5 * 60 * 1000;
 

@@ -6,6 +6,7 @@ use super::GroupConfig;
 use super::call::Step;
 use super::classic::RetentionBase;
 use super::record::CoordinatorRecord;
+use crate::wire::messages::offset_commit_request::OffsetCommitRequestTopic;
 use crate::wire::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use crate::wire::messages::offset_delete_request::OffsetDeleteRequestTopic;
 use crate::wire::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
@@ -37,6 +38,14 @@ pub(crate) struct CommittedOffset {
     expires_at_ms: i64,
     /// Zero when the record predates topic ids.
     topic_id: Uuid,
+}
+
+/// How long a group's offsets are kept, but for those with an expiry of their own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Retention {
+    pub(crate) now_ms: i64,
+    pub(crate) kept_ms: i64,
+    pub(crate) base: RetentionBase,
 }
 
 type ByPartition = BTreeMap<i32, CommittedOffset>;
@@ -93,6 +102,16 @@ impl Offsets {
             topics.push(OffsetCommitResponseTopic { name: topic.name.clone(), topic_id: topic.topic_id, partitions, ..Default::default() });
         }
         OffsetCommitResponse { topics, ..Default::default() }
+    }
+
+    /// What the records of a commit take at most; each has `overhead` bytes beside its strings.
+    pub(crate) fn commit_bytes(request: &OffsetCommitRequest, overhead: usize) -> usize {
+        let of_topic = |topic: &OffsetCommitRequestTopic| {
+            let metadata =
+                topic.partitions.iter().map(|partition| partition.committed_metadata.as_ref().map_or(0, |metadata| metadata.len()));
+            topic.partitions.len() * (overhead + request.group_id.len() + topic.name.len()) + metadata.sum::<usize>()
+        };
+        request.topics.iter().map(of_topic).sum()
     }
 
     /// The offsets asked for; all of the group's when no topics are named. What is not there is told as offset -1, not as an error.
@@ -172,13 +191,12 @@ impl Offsets {
         }
     }
 
-    /// The tombstones for one group's offsets of a topic that has been deleted. Another topic under the same name keeps its own.
-    pub(crate) fn delete_of_deleted_topic(&self, group_id: &Str, topic: &str, topic_id: Uuid, step: &mut Step) {
+    /// The tombstones for one group's offsets of a topic that has been deleted, `records_max` of them at a time. Another topic under the same name keeps its own.
+    pub(crate) fn delete_of_deleted_topic(&self, group_id: &Str, topic: &str, topic_id: Uuid, records_max: usize, step: &mut Step) {
         let is_of_topic = |committed: &CommittedOffset| committed.topic_id.is_nil() || committed.topic_id == topic_id;
-        let committed = self.by_group.get(group_id).and_then(|topics| topics.get_key_value(topic));
-        if let Some((topic, partitions)) = committed {
+        if let Some((topic, partitions)) = self.by_group.get(group_id).and_then(|topics| topics.get_key_value(topic)) {
             let gone = partitions.iter().filter(|(_, committed)| is_of_topic(committed));
-            step.records.extend(gone.map(|(index, _)| tombstone(group_id, topic, *index)));
+            step.records.extend(gone.take(records_max).map(|(index, _)| tombstone(group_id, topic, *index)));
         }
         for (open_topic, index) in self.open.get(group_id).into_iter().flat_map(BTreeMap::keys) {
             if **open_topic == *topic && self.committed(group_id, topic, *index).is_none() {
@@ -187,29 +205,30 @@ impl Offsets {
         }
     }
 
-    /// The tombstones for a group's offsets that are kept no longer. True when none of the group's are left after that.
+    /// The tombstones for a group's offsets that are kept no longer, `records_max` of them at a time. True when none of the group's are left after that.
     pub(crate) fn expire(
         &self,
-        config: &GroupConfig,
-        now_ms: i64,
         group_id: &Str,
-        base: RetentionBase,
+        retention: Retention,
         is_subscribed_to: impl Fn(&str) -> bool,
+        records_max: usize,
         step: &mut Step,
     ) -> bool {
         let is_in_transaction = self.open.contains_key(group_id);
         let Some(topics) = self.by_group.get(group_id) else { return !is_in_transaction };
-        if base == RetentionBase::Forever {
+        if retention.base == RetentionBase::Forever {
             return false;
         }
         let mut all_expired = true;
         for (topic, partitions) in topics {
             let is_kept = is_subscribed_to(topic);
             for (index, committed) in partitions {
-                if !is_kept && committed.is_expired(config, now_ms, base) && !self.is_open(group_id, topic, *index) {
+                if is_kept || !committed.is_expired(retention) || self.is_open(group_id, topic, *index) {
+                    all_expired = false;
+                } else if step.records.len() < records_max {
                     step.records.push(tombstone(group_id, topic, *index));
                 } else {
-                    all_expired = false;
+                    return false;
                 }
             }
         }
@@ -362,16 +381,16 @@ impl CommittedOffset {
         self.topic_id.is_nil() || topic_id.is_nil() || self.topic_id == topic_id
     }
 
-    fn is_expired(&self, config: &GroupConfig, now_ms: i64, base: RetentionBase) -> bool {
+    fn is_expired(&self, retention: Retention) -> bool {
         if self.expires_at_ms != NONE {
-            return now_ms >= self.expires_at_ms;
+            return retention.now_ms >= self.expires_at_ms;
         }
-        let since_ms = match base {
+        let since_ms = match retention.base {
             RetentionBase::Since(since_ms) => since_ms,
             RetentionBase::Commit => self.committed_at_ms,
             RetentionBase::Forever => return false,
         };
-        now_ms.saturating_sub(since_ms) >= config.offsets_retention_ms
+        retention.now_ms.saturating_sub(since_ms) >= retention.kept_ms
     }
 }
 

@@ -9,11 +9,13 @@ use std::rc::Rc;
 use hashbrown::HashMap;
 use uuid::Uuid;
 
-use super::log::{Batches, LoadError, OffsetsLog, replay_batch};
+use super::log::{Batches, LoadError, OffsetsLog, RECORDS_PER_PAUSE, replay_batch};
 use crate::group::{Call, Caller, Coordinator, GroupConfig, Now, Reply, Step, Token};
 use crate::rt::sync::{Notify, Receiver, Sender, oneshot};
-use crate::wire::batch::BatchIterator;
 use crate::wire::{ErrorCode, Str};
+
+/// What one tick appends, but for group ids and topic names of unusual length: a thousand tombstones.
+const TICK_BYTES_MAX: usize = 256 << 10;
 
 /// Tells the time.
 pub(super) type Clock = Rc<dyn Fn() -> Now>;
@@ -74,20 +76,20 @@ impl<L: OffsetsLog> Host<L> {
 
     // Loading
 
-    /// Reads the whole log and starts to serve. `topic_exists` tells topics that were deleted while nobody coordinated from those that are there.
+    /// Reads the whole log and starts to serve; gives the number of groups. `topic_exists` tells topics that were deleted while nobody coordinated from those that are there.
     pub(super) async fn load(
         &self,
         config: GroupConfig,
         topic_exists: impl Fn(Uuid) -> bool,
         pause: impl AsyncFn(),
-    ) -> Result<(), LoadError> {
+    ) -> Result<usize, LoadError> {
         *self.life.borrow_mut() = Life::Loading { deleted_topics: Vec::new() };
         // What is read is committed; what was appended before and lost is nothing to wait for.
         self.last_append.set(None);
         let loaded = self.replay_log(config, &pause).await;
         let mut life = self.life.borrow_mut();
         // Dismissed meanwhile.
-        let Life::Loading { deleted_topics } = &mut *life else { return Ok(()) };
+        let Life::Loading { deleted_topics } = &mut *life else { return Ok(0) };
         let deleted_topics = std::mem::take(deleted_topics);
         match loaded {
             Ok(mut coordinator) => {
@@ -96,8 +98,9 @@ impl<L: OffsetsLog> Host<L> {
                     coordinator.on_topic_deleted(&name, id);
                 }
                 coordinator.forget_topics_unless(topic_exists);
+                let group_count = coordinator.group_count();
                 *life = Life::Serving(Box::new(coordinator));
-                Ok(())
+                Ok(group_count)
             }
             Err(error) => {
                 *life = Life::Failed;
@@ -108,32 +111,46 @@ impl<L: OffsetsLog> Host<L> {
 
     async fn replay_log(&self, config: GroupConfig, pause: &impl AsyncFn()) -> Result<Coordinator, LoadError> {
         let mut coordinator = Coordinator::new(config);
-        let mut offset = 0;
-        while let Some(batches) = self.log.read(offset).await.map_err(LoadError::Read)? {
-            let before = offset;
-            for batch in BatchIterator::new(batches) {
-                let (header, batch) = batch.map_err(|error| LoadError::Batch { offset, error })?;
-                replay_batch(&mut coordinator, (self.clock)(), &header, &batch, pause).await?;
-                offset = header.last_offset() + 1;
+        let (mut offset, mut records) = (0, 0);
+        loop {
+            let batches = self.log.read(offset).await.map_err(LoadError::Read)?;
+            if batches.is_empty() {
+                return Ok(coordinator);
             }
-            assert!(offset > before, "a read gives at least one batch, and its end lies behind where it was asked for");
-            pause().await;
+            for batch in &batches {
+                let next = replay_batch(&mut coordinator, (self.clock)(), offset, batch, pause).await?;
+                assert!(next > offset, "the log goes forward");
+                // Most batches hold one record; a pause after each would be most of the work.
+                records += next - offset;
+                offset = next;
+                if records >= RECORDS_PER_PAUSE as i64 {
+                    records = 0;
+                    pause().await;
+                }
+            }
         }
-        Ok(coordinator)
     }
 
     // Calls
 
-    /// Answers one call.
-    pub(super) async fn call(&self, caller: &Caller, call: &Call) -> Reply {
-        self.log.room().await;
-        let mut waiting = match self.decide(caller, call) {
+    /// Answers one call. `decided` runs as soon as the coordinator has decided, before any wait.
+    pub(super) async fn call(&self, caller: &Caller, call: &Call, decided: impl FnOnce()) -> Reply {
+        let room_bytes = self.room_for(call);
+        let mut waiting = match self.log.with_room(room_bytes, || self.decide(caller, call)).await {
             Ok(waiting) => waiting,
             Err(error) => return call.refuse(error),
         };
+        decided();
         match (&mut waiting.receiver).await {
             Some(released) => self.tell_when_committed(released).await,
             None => call.refuse(ErrorCode::NotCoordinator),
+        }
+    }
+
+    fn room_for(&self, call: &Call) -> usize {
+        match &*self.life.borrow() {
+            Life::Serving(coordinator) => coordinator.room_for(call),
+            Life::Loading { .. } | Life::Failed => 0,
         }
     }
 
@@ -222,7 +239,10 @@ impl<L: OffsetsLog> Host<L> {
 
     /// Does one step of what is due. False when nothing is.
     pub(super) async fn tick(&self) -> bool {
-        self.log.room().await;
+        self.log.with_room(TICK_BYTES_MAX, || self.tick_now()).await
+    }
+
+    fn tick_now(&self) -> bool {
         let mut life = self.life.borrow_mut();
         let Life::Serving(coordinator) = &mut *life else { return false };
         let Some(step) = coordinator.tick((self.clock)()) else { return false };

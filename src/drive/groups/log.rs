@@ -17,8 +17,8 @@ pub(super) trait OffsetsLog {
     /// The largest batch that the topic takes.
     fn batch_bytes_max(&self) -> usize;
 
-    /// Resolves when an append is unlikely to be refused for want of room.
-    async fn room(&self);
+    /// Runs `decide` once there is room for so many bytes, behind those who asked before. What it appends is not refused for want of room unless it is more.
+    async fn with_room<T>(&self, bytes: usize, decide: impl FnOnce() -> T) -> T;
 
     /// Appends a batch in this moment, behind everything appended before. Gives the offset of its first record; an error means that nothing of it was appended.
     fn append(&self, batch: Bytes) -> Result<(i64, Self::Mark), ErrorCode>;
@@ -26,8 +26,8 @@ pub(super) trait OffsetsLog {
     /// Resolves when everything up to `mark` is committed, or will never be as far as anyone can tell.
     async fn committed(&self, mark: Self::Mark) -> Result<(), ErrorCode>;
 
-    /// Whole committed batches from `offset` on, `None` at the end.
-    async fn read(&self, offset: i64) -> Result<Option<Bytes>, ErrorCode>;
+    /// The next committed batches from the one with `offset` on, each whole; none at the end.
+    async fn read(&self, offset: i64) -> Result<Vec<Bytes>, ErrorCode>;
 }
 
 /// Records packed into as few batches as `batch_bytes_max` allows, each with the range of records that it holds.
@@ -97,16 +97,17 @@ impl std::error::Error for LoadError {}
 const DECOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// How many records are replayed between two pauses.
-const RECORDS_PER_PAUSE: usize = 256;
+pub(super) const RECORDS_PER_PAUSE: usize = 256;
 
-/// Replays one batch of the log; `pause` lets others run now and then.
+/// Replays one batch of the log, which is at or after `offset`, and gives the offset behind it. `pause` lets others run now and then.
 pub(super) async fn replay_batch(
     coordinator: &mut Coordinator,
     now: Now,
-    header: &BatchHeader,
+    offset: i64,
     batch: &Bytes,
     pause: &impl AsyncFn(),
-) -> Result<(), LoadError> {
+) -> Result<i64, LoadError> {
+    let header = BatchHeader::parse(batch).map_err(|error| LoadError::Batch { offset, error })?;
     let offset = header.base_offset;
     header.check_crc(batch).map_err(|error| LoadError::Batch { offset, error })?;
     let compression = header.compression().map_err(|error| LoadError::Batch { offset, error })?;
@@ -133,7 +134,7 @@ pub(super) async fn replay_batch(
             coordinator.replay(now, offset, producer_id, &record);
         }
     }
-    Ok(())
+    Ok(header.last_offset() + 1)
 }
 
 async fn decompress(compression: Compression, records: Bytes, pause: &impl AsyncFn()) -> Result<Bytes, DecompressError> {

@@ -150,7 +150,7 @@ impl ClassicGroup {
         let mut member = Member {
             id: member_id.clone(),
             instance_id: joining.instance_id,
-            client_id: joining.caller.client_id.clone(),
+            client_id: joining.caller.client_id.detached(),
             client_host: joining.caller.client_host.clone(),
             rebalance_timeout_ms: joining.rebalance_timeout_ms,
             session_timeout_ms: joining.session_timeout_ms,

@@ -66,6 +66,13 @@ impl Member {
         supported.expect("the chosen protocol is supported by every member").metadata.clone()
     }
 
+    /// The bytes of what varies in its part of a record, at most.
+    pub(crate) fn recorded_bytes_max(&self) -> usize {
+        let subscription = self.protocols.iter().map(|protocol| protocol.metadata.len()).max().unwrap_or(0);
+        let instance_id = self.instance_id.as_ref().map_or(0, |instance_id| instance_id.len());
+        self.id.len() + instance_id + self.client_id.len() + self.client_host.len() + subscription + self.assignment.len()
+    }
+
     /// Whether the end of its session says anything: a member whose request waits here has no need of heartbeats.
     pub(crate) fn is_expected_to_beat(&self) -> bool {
         self.is_new || (self.awaiting_join.is_none() && self.awaiting_sync.is_none())

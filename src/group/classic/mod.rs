@@ -246,6 +246,11 @@ impl ClassicGroup {
         CoordinatorRecord::GroupMetadata { key: self.record_key(), value: Some(value) }
     }
 
+    /// What the members take in a record, at most; each has `overhead` bytes beside what varies.
+    pub(crate) fn members_bytes(&self, overhead: usize) -> usize {
+        self.members.values().map(|member| overhead + member.recorded_bytes_max()).sum()
+    }
+
     /// The record that makes a new group known, whoever is about to join it.
     pub(crate) fn creation_record(&self) -> CoordinatorRecord {
         let current_state_timestamp = self.state_since_ms.unwrap_or(-1);
