@@ -73,7 +73,7 @@ fn stopped_under_load_it_ends_in_time_and_keeps_its_word() {
     broker.restart();
     let mut connection = Connection::to(&broker);
     connection.wait_for_leaders("stop-load", 2);
-    writers.iter().for_each(|writer| writer.verify(&mut connection));
+    writers.iter_mut().for_each(|writer| writer.verify(&mut connection));
 }
 
 /// A partition's directory names no core: one shard finds what two wrote, and the other way round, also after a kill.
