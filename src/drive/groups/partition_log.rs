@@ -1,0 +1,66 @@
+//! A partition of `__consumer_offsets` as the log of its coordinator.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::log::OffsetsLog;
+use crate::disk::journal::Journal;
+use crate::log::{Origin, ValidatedBatch};
+use crate::partition::{GroupSequence, Partition, TryAppendError};
+use crate::rt;
+use crate::wire::ErrorCode;
+
+pub(super) struct PartitionLog {
+    pub(super) partition: Rc<Partition>,
+    pub(super) journal: Rc<Journal>,
+    /// `max.message.bytes` of the topic, as it is now.
+    pub(super) batch_bytes_max: Rc<Cell<usize>>,
+    /// How much is read at a time while loading.
+    pub(super) read_bytes: usize,
+    /// `offsets.commit.timeout.ms`
+    pub(super) commit_timeout: Duration,
+}
+
+impl OffsetsLog for PartitionLog {
+    type Mark = GroupSequence;
+
+    fn batch_bytes_max(&self) -> usize {
+        self.batch_bytes_max.get()
+    }
+
+    async fn with_room<T>(&self, bytes: usize, decide: impl FnOnce() -> T) -> T {
+        if bytes == 0 || self.journal.check_room(bytes).is_ok() {
+            return decide();
+        }
+        match self.journal.wait_for_room(bytes).await {
+            Ok(room) => room.enter(decide),
+            // Room for so much will never be: the append says why.
+            Err(_) => decide(),
+        }
+    }
+
+    fn append(&self, batch: Bytes) -> Result<(i64, GroupSequence), ErrorCode> {
+        match self.partition.try_append(&ValidatedBatch::internal(batch), Origin::INTERNAL) {
+            Ok(appending) => Ok((appending.base_offset, appending.sequence)),
+            // More was to be written than room had been asked for. It clears itself, as a late replica does.
+            Err(TryAppendError::Full) => Err(ErrorCode::RequestTimedOut),
+            Err(TryAppendError::Refused(error)) => Err(error.error_code()),
+        }
+    }
+
+    async fn committed(&self, mark: GroupSequence) -> Result<(), ErrorCode> {
+        match rt::timeout(self.commit_timeout, self.partition.wait_durable(mark)).await {
+            Ok(outcome) => outcome.map_err(|error| error.error_code()),
+            Err(rt::Elapsed) => Err(ErrorCode::RequestTimedOut),
+        }
+    }
+
+    async fn read(&self, offset: i64) -> Result<Vec<Bytes>, ErrorCode> {
+        let from = offset.max(self.partition.log_start_offset());
+        let batches = self.partition.read_batches(from, self.read_bytes).await.map_err(|refusal| refusal.error_code())?;
+        Ok(batches.into_iter().map(|(_, batch)| batch).collect())
+    }
+}
