@@ -19,6 +19,7 @@ use corelane::rt::sync::Notify;
 
 use crate::machine::{self, CpuTime, Punts};
 use crate::mixed;
+use crate::quiet::Quiet;
 use crate::tally::{Tally, heading, row, size};
 
 pub struct Plan {
@@ -26,6 +27,7 @@ pub struct Plan {
     pub core: usize,
     pub rounds: usize,
     pub case: Duration,
+    pub patience: Duration,
 }
 
 pub const BLOCK_BYTES: usize = 4096;
@@ -46,48 +48,51 @@ pub fn probe(plan: Plan) {
     println!("- the shard on core {}; the disk's interrupts on core {}", plan.core, machine::disk_interrupt_core());
     println!("- {} rounds, {} ms a case, all cases in turn", plan.rounds, plan.case.as_millis());
     let (cores, plan) = ([plan.core], Rc::new(plan));
-    let (rounds, case, within) = (plan.rounds, plan.case, directory.clone());
-    let shards = rt::start(&cores, move |_| measure(within.clone(), rounds, case)).unwrap_or_else(|error| panic!("{error}"));
+    let (rounds, case, patience, within) = (plan.rounds, plan.case, plan.patience, directory.clone());
+    let shards = rt::start(&cores, move |_| measure(within.clone(), Rounds { count: rounds, case }, patience))
+        .unwrap_or_else(|error| panic!("{error}"));
     shards.join();
     std::fs::remove_dir_all(&directory).unwrap_or_else(|error| panic!("cannot clean {}: {error}", directory.display()));
 }
 
-async fn measure(directory: PathBuf, rounds: usize, case: Duration) {
-    let punts = Punts::watch_this_thread();
+/// How often and how long every case is measured.
+#[derive(Clone, Copy)]
+pub struct Rounds {
+    pub count: usize,
+    pub case: Duration,
+}
+
+async fn measure(directory: PathBuf, rounds: Rounds, patience: Duration) {
+    let (punts, quiet) = (Punts::watch_this_thread(), Quiet::new(patience));
     let ring = Rc::new(Ring::make(&directory.join("ring"), RING_BYTES).await);
     let partitions = make_partitions(&directory, *PARTITION_COUNTS.last().expect("not empty")).await;
 
     println!("\nOne {RECORD_BYTES}-byte record for each of N partitions, durable; us from the first write to the last acknowledgement.\n");
-    compare_ring_with_files(&ring, &partitions, rounds, case, &punts).await;
+    compare_ring_with_files(&ring, &partitions, rounds, &punts, &quiet).await;
 
     println!(
         "\nGroups of one size, a fixed number in flight, direct DSYNC writes into the ring; us of one write. CPU: this process and its io-wq workers.\n"
     );
-    measure_groups(&ring, rounds, case, &punts).await;
+    measure_groups(&ring, rounds, &punts, &quiet).await;
 
-    mixed::measure(&ring, rounds, case, &punts).await;
+    mixed::measure(&ring, rounds, &punts, &quiet).await;
+    println!("\n{}.", quiet.report());
 }
 
-async fn compare_ring_with_files(ring: &Rc<Ring>, partitions: &[File], rounds: usize, case: Duration, punts: &Punts) {
+async fn compare_ring_with_files(ring: &Rc<Ring>, partitions: &[File], rounds: Rounds, punts: &Punts, quiet: &Quiet) {
     let mut tallies: Vec<(usize, Tally, Tally)> = PARTITION_COUNTS.iter().map(|count| (*count, Tally::new(), Tally::new())).collect();
-    for _ in 0..rounds {
+    for _ in 0..rounds.count {
         for (count, files, one_ring) in &mut tallies {
-            // Both ways alternate within a case, so that a neighbour on the machine disturbs both.
-            let begun = Instant::now();
-            let mut position = 0;
-            while begun.elapsed() < case * 2 {
-                let before = punts.count();
-                let started = Instant::now();
-                write_into_files(&partitions[..*count], position).await;
-                files.record(started.elapsed());
-                files.punts += grown(before, punts.count());
-
-                let before = punts.count();
-                let started = Instant::now();
-                write_into_ring(ring, *count * RECORD_BYTES).await;
-                one_ring.record(started.elapsed());
-                one_ring.punts += grown(before, punts.count());
-                position = (position + BLOCK_BYTES as u64) % PARTITION_FILE_BYTES;
+            loop {
+                let mark = quiet.wait().await;
+                let (files_punts, ring_punts) = alternate(ring, &partitions[..*count], rounds.case, punts, files, one_ring).await;
+                if quiet.accepts(&mark) {
+                    files.punts += files_punts;
+                    one_ring.punts += ring_punts;
+                    break;
+                }
+                files.discard_round();
+                one_ring.discard_round();
             }
             files.end_round();
             one_ring.end_round();
@@ -110,18 +115,54 @@ async fn compare_ring_with_files(ring: &Rc<Ring>, partitions: &[File], rounds: u
     }
 }
 
-async fn measure_groups(ring: &Rc<Ring>, rounds: usize, case: Duration, punts: &Punts) {
+/// Both ways in turn within a case, so that what disturbs one disturbs the other. Returns the punts of each.
+async fn alternate(
+    ring: &Rc<Ring>,
+    partitions: &[File],
+    time: Duration,
+    punts: &Punts,
+    files: &mut Tally,
+    one_ring: &mut Tally,
+) -> (u64, u64) {
+    let (mut files_punts, mut ring_punts) = (0, 0);
+    let begun = Instant::now();
+    let mut position = 0;
+    while begun.elapsed() < time {
+        let before = punts.count();
+        let started = Instant::now();
+        write_into_files(partitions, position).await;
+        files.record(started.elapsed());
+        files_punts += grown(before, punts.count());
+
+        let before = punts.count();
+        let started = Instant::now();
+        write_into_ring(ring, partitions.len() * RECORD_BYTES).await;
+        one_ring.record(started.elapsed());
+        ring_punts += grown(before, punts.count());
+        position = (position + BLOCK_BYTES as u64) % PARTITION_FILE_BYTES;
+    }
+    (files_punts, ring_punts)
+}
+
+async fn measure_groups(ring: &Rc<Ring>, rounds: Rounds, punts: &Punts, quiet: &Quiet) {
     let cases = GROUP_SIZES.iter().flat_map(|size| DEPTHS.iter().map(move |depth| (*size, *depth)));
     let mut tallies: Vec<(usize, usize, Tally, Duration)> =
         cases.map(|(size, depth)| (size, depth, Tally::new(), Duration::ZERO)).collect();
-    for _ in 0..rounds {
+    for _ in 0..rounds.count {
         for (group_bytes, depth, tally, cpu) in &mut tallies {
-            let (before, cpu_before, begun) = (punts.count(), CpuTime::now(), Instant::now());
-            let written = keep_in_flight(ring, *group_bytes, *depth, case, tally).await;
-            tally.rates.push((written * *group_bytes) as f64 / begun.elapsed().as_secs_f64() / 1e6);
-            tally.punts += grown(before, punts.count());
-            let used = CpuTime::now().since(cpu_before);
-            *cpu += used.own + used.workers;
+            loop {
+                let mark = quiet.wait().await;
+                let (before, cpu_before, begun) = (punts.count(), CpuTime::now(), Instant::now());
+                let written = keep_in_flight(ring, *group_bytes, *depth, rounds.case, tally).await;
+                if quiet.accepts(&mark) {
+                    tally.rates.push((written * *group_bytes) as f64 / begun.elapsed().as_secs_f64() / 1e6);
+                    tally.punts += grown(before, punts.count());
+                    let used = CpuTime::now().since(cpu_before);
+                    *cpu += used.own + used.workers;
+                    break;
+                }
+                tally.discard_round();
+            }
             tally.end_round();
         }
     }

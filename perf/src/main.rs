@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 mod journal;
 mod machine;
 mod mixed;
+mod quiet;
 mod runtime;
 mod tally;
 
@@ -49,8 +50,11 @@ struct JournalArguments {
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Milliseconds of one measurement.
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 200)]
     case_ms: u64,
+    /// Minutes to wait, in all, for moments in which nobody else uses the machine; afterwards every round counts.
+    #[arg(long, default_value_t = 10)]
+    patience_min: u64,
 }
 
 #[derive(Args, Clone)]
@@ -66,6 +70,9 @@ struct RuntimeArguments {
     /// Microseconds that an idle shard goes on looking before it sleeps.
     #[arg(long, default_value_t = 0)]
     idle_poll_us: u64,
+    /// Minutes to wait, in all, for moments in which nobody else uses the machine; afterwards every round counts.
+    #[arg(long, default_value_t = 10)]
+    patience_min: u64,
 }
 
 fn main() {
@@ -75,12 +82,14 @@ fn main() {
             core: arguments.core.unwrap_or_else(machine::disk_interrupt_core),
             rounds: arguments.rounds,
             case: Duration::from_millis(arguments.case_ms),
+            patience: Duration::from_secs(60 * arguments.patience_min),
         }),
         Command::Probe(Probe::Runtime(arguments)) => runtime::probe(runtime::Plan {
             directory: arguments.directory,
             cores: if arguments.cores.is_empty() { corelane::rt::allowed_cores() } else { arguments.cores },
             rounds: arguments.rounds,
             idle_poll: Duration::from_micros(arguments.idle_poll_us),
+            patience: Duration::from_secs(60 * arguments.patience_min),
         }),
     }
 }

@@ -10,8 +10,9 @@ use bytes::Bytes;
 use corelane::rt;
 use corelane::rt::buffer::AlignedBuffer;
 
-use crate::journal::{BLOCK_BYTES, RECORD_BYTES, Ring, filled, grown};
+use crate::journal::{BLOCK_BYTES, RECORD_BYTES, Ring, Rounds, filled, grown};
 use crate::machine::Punts;
+use crate::quiet::Quiet;
 use crate::tally::{Tally, heading, row, size};
 
 const LIMITS: [usize; 5] = [64 << 10, 256 << 10, 512 << 10, 1 << 20, 4 << 20];
@@ -35,7 +36,7 @@ struct Case {
     depth: usize,
 }
 
-pub async fn measure(ring: &Rc<Ring>, rounds: usize, case: Duration, punts: &Punts) {
+pub async fn measure(ring: &Rc<Ring>, rounds: Rounds, punts: &Punts, quiet: &Quiet) {
     println!(
         "\nSmall records alone at a rate, group limit 512 KiB; us from the scheduled time to the acknowledgement. The shard looks without a pause.\n"
     );
@@ -49,7 +50,7 @@ pub async fn measure(ring: &Rc<Ring>, rounds: usize, case: Duration, punts: &Pun
             depth: *depth,
         })
     });
-    let tallies = run_cases(ring, cases.collect(), rounds, case, punts).await;
+    let tallies = run_cases(ring, cases.collect(), rounds, punts, quiet).await;
     heading(&["records a second", "in flight", "p50", "p99", "p99.9", "punts"]);
     for (case, tally) in &tallies {
         row(&[
@@ -76,7 +77,7 @@ pub async fn measure(ring: &Rc<Ring>, rounds: usize, case: Duration, punts: &Pun
         })
     };
     let cases = case_of(Order::Arrival).chain(case_of(Order::SmallFirst)).collect();
-    let tallies = run_cases(ring, cases, rounds, case, punts).await;
+    let tallies = run_cases(ring, cases, rounds, punts, quiet).await;
     let (by_arrival, small_first) = tallies.split_at(pairs.len());
     heading(&[
         "limit",
@@ -98,20 +99,26 @@ pub async fn measure(ring: &Rc<Ring>, rounds: usize, case: Duration, punts: &Pun
     }
 }
 
-async fn run_cases(ring: &Rc<Ring>, cases: Vec<Case>, rounds: usize, time: Duration, punts: &Punts) -> Vec<(Case, Tally)> {
+async fn run_cases(ring: &Rc<Ring>, cases: Vec<Case>, rounds: Rounds, punts: &Punts, quiet: &Quiet) -> Vec<(Case, Tally)> {
     let mut tallies: Vec<(Case, Tally)> = cases.into_iter().map(|case| (case, Tally::new())).collect();
-    for _ in 0..rounds {
+    for _ in 0..rounds.count {
         for (case, tally) in &mut tallies {
-            let before = punts.count();
-            let journal = Journal::new(ring.clone(), *case);
-            let begun = Instant::now();
-            offer(&journal, time).await;
-            let elapsed = begun.elapsed();
-            journal.drain().await;
-            let state = journal.state.borrow();
-            state.small_latencies.iter().for_each(|latency| tally.record(*latency));
-            tally.rates.push(state.bulk_bytes_durable as f64 / elapsed.as_secs_f64() / 1e6);
-            tally.punts += grown(before, punts.count());
+            loop {
+                let mark = quiet.wait().await;
+                let before = punts.count();
+                let journal = Journal::new(ring.clone(), *case);
+                let begun = Instant::now();
+                offer(&journal, rounds.case).await;
+                let elapsed = begun.elapsed();
+                journal.drain().await;
+                if quiet.accepts(&mark) {
+                    let state = journal.state.borrow();
+                    state.small_latencies.iter().for_each(|latency| tally.record(*latency));
+                    tally.rates.push(state.bulk_bytes_durable as f64 / elapsed.as_secs_f64() / 1e6);
+                    tally.punts += grown(before, punts.count());
+                    break;
+                }
+            }
             tally.end_round();
         }
     }

@@ -17,6 +17,7 @@ use corelane::rt::sync::Notify;
 use corelane::rt::{self, ShardId};
 
 use crate::machine::{self, CpuTime};
+use crate::quiet::Quiet;
 use crate::tally::{Tally, heading, row};
 
 pub struct Plan {
@@ -24,11 +25,12 @@ pub struct Plan {
     pub cores: Vec<usize>,
     pub rounds: usize,
     pub idle_poll: Duration,
+    pub patience: Duration,
 }
 
 const FIRST: ShardId = ShardId(0);
 const SECOND: ShardId = ShardId(1);
-const SAMPLES: usize = 1000;
+const SAMPLES: usize = 500;
 const ECHO_CASES: [(usize, usize); 3] = [(1, 100), (32, 100), (8, 64 << 10)];
 
 /// What the first shard asks of the second.
@@ -57,14 +59,14 @@ pub fn probe(plan: Plan) {
         plan.idle_poll
     );
     let ends: Arc<Mutex<Vec<Option<MeshEnd<Order>>>>> = Arc::new(Mutex::new(mesh(2, 1024).into_iter().map(Some).collect()));
-    let (directory, rounds) = (plan.directory.clone(), plan.rounds);
+    let (directory, rounds, patience) = (plan.directory.clone(), plan.rounds, plan.patience);
     let cores = [plan.cores[0], plan.cores[plan.cores.len() - 1]];
     let entry = move |shard: ShardId| {
         let (ends, directory) = (ends.clone(), directory.clone());
         async move {
             let end = Rc::new(ends.lock().expect("no panic")[usize::from(shard.0)].take().expect("once"));
             match shard {
-                FIRST => measure(Peer::new(end), &directory, rounds).await,
+                FIRST => measure(Peer::new(end), &directory, rounds, &Quiet::new(patience)).await,
                 _ => serve(end).await,
             }
         }
@@ -72,7 +74,7 @@ pub fn probe(plan: Plan) {
     rt::Options::new(&cores).idle_poll(plan.idle_poll).start(entry).unwrap_or_else(|error| panic!("{error}")).join();
 }
 
-async fn measure(peer: Peer, directory: &Path, rounds: usize) {
+async fn measure(peer: Peer, directory: &Path, rounds: usize, quiet: &Quiet) {
     let file = make_file(directory).await;
     let mut tallies: Vec<(&str, bool, Tally)> = Vec::new();
     for name in ["hop to the other shard and back", "timer of 5 ms, lateness", "durable 4 KiB write"] {
@@ -80,10 +82,17 @@ async fn measure(peer: Peer, directory: &Path, rounds: usize) {
     }
     for _ in 0..rounds {
         for (index, (_, busy, tally)) in tallies.iter_mut().enumerate() {
-            match index / 2 {
-                0 => hops(&peer, *busy, tally).await,
-                1 => beside(*busy, timers(tally)).await,
-                _ => beside(*busy, writes(&file, tally)).await,
+            loop {
+                let mark = quiet.wait().await;
+                match index / 2 {
+                    0 => hops(&peer, *busy, tally).await,
+                    1 => beside(*busy, timers(tally)).await,
+                    _ => beside(*busy, writes(&file, tally)).await,
+                }
+                if quiet.accepts(&mark) {
+                    break;
+                }
+                tally.discard_round();
             }
             tally.end_round();
         }
@@ -94,8 +103,9 @@ async fn measure(peer: Peer, directory: &Path, rounds: usize) {
         let state = if *busy { "at 100 %" } else { "asleep between" };
         row(&[name.to_string(), state.to_string(), tally.p50(), tally.quantile(0.99), tally.quantile(0.999)]);
     }
-    echo(&peer, rounds).await;
-    idle().await;
+    echo(&peer, rounds, quiet).await;
+    idle(quiet).await;
+    println!("\n{}.", quiet.report());
     peer.end.send(SECOND, Order::End);
     std::fs::remove_file(file.path()).unwrap_or_else(|error| panic!("{error}"));
 }
@@ -147,8 +157,8 @@ async fn spin() {
     }
 }
 
-async fn echo(peer: &Peer, rounds: usize) {
-    const TIME: Duration = Duration::from_millis(1500);
+async fn echo(peer: &Peer, rounds: usize, quiet: &Quiet) {
+    const TIME: Duration = Duration::from_millis(500);
     let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &ListenOptions::default()).unwrap_or_else(|error| panic!("{error}"));
     let listener = Listener::from_std(listener).expect("a listener");
     let mut results = vec![Vec::new(); ECHO_CASES.len()];
@@ -161,18 +171,25 @@ async fn echo(peer: &Peer, rounds: usize) {
     });
     for _ in 0..rounds {
         for ((connections, bytes), results) in ECHO_CASES.iter().zip(&mut results) {
-            let (begun, before, enters) = (Instant::now(), machine::thread_cpu("shard-0"), rt::statistics());
-            let answer = peer.ask(Order::Exchange { address, connections: *connections, bytes: *bytes, time: TIME }).await;
-            let Order::Exchanged(messages) = answer else { unreachable!("the second shard answers with a count") };
-            let (seconds, cpu) = (begun.elapsed().as_secs_f64(), (machine::thread_cpu("shard-0") - before).as_secs_f64());
-            let after = rt::statistics();
-            let per_message = |count: u64| count as f64 / messages as f64;
-            results.push((
-                messages as f64 / seconds,
-                cpu * 1e6 / messages as f64,
-                per_message(after.ring_enters - enters.ring_enters),
-                per_message(after.sleeps - enters.sleeps),
-            ));
+            let result = loop {
+                let mark = quiet.wait().await;
+                let (begun, before, enters) = (Instant::now(), machine::thread_cpu("shard-0"), rt::statistics());
+                let answer = peer.ask(Order::Exchange { address, connections: *connections, bytes: *bytes, time: TIME }).await;
+                let Order::Exchanged(messages) = answer else { unreachable!("the second shard answers with a count") };
+                let (seconds, cpu) = (begun.elapsed().as_secs_f64(), (machine::thread_cpu("shard-0") - before).as_secs_f64());
+                let after = rt::statistics();
+                let per_message = |count: u64| count as f64 / messages as f64;
+                let result = (
+                    messages as f64 / seconds,
+                    cpu * 1e6 / messages as f64,
+                    per_message(after.ring_enters - enters.ring_enters),
+                    per_message(after.sleeps - enters.sleeps),
+                );
+                if quiet.accepts(&mark) {
+                    break result;
+                }
+            };
+            results.push(result);
         }
     }
     drop(accepting);
@@ -201,8 +218,9 @@ async fn echo_one(stream: Stream) {
     }
 }
 
-async fn idle() {
+async fn idle(quiet: &Quiet) {
     const TIME: Duration = Duration::from_secs(5);
+    quiet.wait().await;
     let (before, begun) = (CpuTime::now(), Instant::now());
     rt::sleep(TIME).await;
     let used = CpuTime::now().since(before).own.as_secs_f64() / begun.elapsed().as_secs_f64();

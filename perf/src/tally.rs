@@ -31,6 +31,11 @@ impl Tally {
         }
     }
 
+    /// Forgets the round: something else ran on the machine.
+    pub fn discard_round(&mut self) {
+        self.round.reset();
+    }
+
     pub fn samples(&self) -> u64 {
         self.all.len()
     }
