@@ -239,7 +239,12 @@ impl File {
         }
         // SAFETY: just opened, owned by nobody else.
         let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
-        Ok(File { inner: Arc::new(Inner { descriptor, path, direct: mode.direct }) })
+        Ok(File::from_descriptor(descriptor, path, mode))
+    }
+
+    /// A file that was opened elsewhere in this room.
+    pub(super) fn from_descriptor(descriptor: OwnedFd, path: PathBuf, mode: OpenMode) -> File {
+        File { inner: Arc::new(Inner { descriptor, path, direct: mode.direct }) }
     }
 
     /// [`File::write_at`] on the calling thread.

@@ -573,3 +573,25 @@ fn a_stopped_process_goes_on() {
     reading.join().unwrap();
     assert!(went_on, "after a stop the process hung");
 }
+
+#[test]
+#[ignore = "a process of its own, started by signals_are_heard"]
+fn child_waiting_for_a_signal() {
+    let termination = signal::Termination::listen().unwrap();
+    println!("ready");
+    println!("heard {:?}", run(|| termination.wait()));
+}
+
+/// The signals that ask for an end arrive as a future, each under its name.
+#[test]
+fn signals_are_heard() {
+    for (signal, name) in [(libc::SIGTERM, "Terminate"), (libc::SIGINT, "Interrupt")] {
+        let mut child = child_process("child_waiting_for_a_signal");
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        assert!(lines.any(|line| line.contains("ready")));
+        // SAFETY: the child was started here and has not been waited for.
+        assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
+        assert!(lines.any(|line| line == format!("heard {name}")));
+        assert!(child.wait().unwrap().success());
+    }
+}
