@@ -89,6 +89,7 @@ pub enum Operation {
     CreateDirectory,
     SyncDirectory,
     ListDirectory,
+    Space,
 }
 
 /// Why it failed.
@@ -413,6 +414,34 @@ pub fn list_directory_blocking(path: impl AsRef<Path>) -> Result<Vec<String>> {
     names.filter_map(Result::transpose).collect()
 }
 
+/// Room on a filesystem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    pub total_bytes: u64,
+    /// What this process may still fill; less than what is free where some is reserved for root.
+    pub usable_bytes: u64,
+}
+
+/// Room on the filesystem that holds `path`.
+pub async fn space(path: impl Into<PathBuf>) -> Result<Space> {
+    let path = path.into();
+    blocking(move || space_blocking(path)).await
+}
+
+/// [`space`] on the calling thread.
+pub fn space_blocking(path: impl Into<PathBuf>) -> Result<Space> {
+    let path = path.into();
+    let name = CString::new(path.as_os_str().as_bytes());
+    // SAFETY: statvfs is plain data; all zeros is a valid value.
+    let mut info: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the name is a terminated string that outlives the call, `info` is valid for writing.
+    let is_known = name.is_ok_and(|name| unsafe { libc::statvfs(name.as_ptr(), &mut info) } == 0);
+    if !is_known {
+        return Err(named(Operation::Space, path, io::Error::last_os_error()));
+    }
+    Ok(Space { total_bytes: info.f_blocks * info.f_frsize, usable_bytes: info.f_bavail * info.f_frsize })
+}
+
 impl FileError {
     /// The kernel's number, where there is one.
     pub fn errno(&self) -> Option<i32> {
@@ -449,6 +478,7 @@ impl fmt::Display for FileError {
             Operation::CreateDirectory => "make the directory",
             Operation::SyncDirectory => "flush the directory",
             Operation::ListDirectory => "list the directory",
+            Operation::Space => "ask the room around",
         };
         write!(formatter, "cannot {step} {}", self.path.display())?;
         if let Some(position) = self.position {

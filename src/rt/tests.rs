@@ -187,6 +187,8 @@ async fn sync_everything(path: &std::path::Path) {
     file::create_directory(&below).await.unwrap();
     file::rename(&below, directory.join("c")).await.unwrap();
     file::sync_directory(&directory).await.unwrap();
+    let space = file::space(&directory).await.unwrap();
+    assert!(space.total_bytes > 0 && space.usable_bytes <= space.total_bytes);
     file::remove_directory(directory.join("c")).await.unwrap();
     assert!(file::remove(directory.join("c")).await.unwrap_err().is_not_found());
 }
