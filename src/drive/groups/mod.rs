@@ -7,6 +7,8 @@ mod host;
 mod log;
 mod partition_log;
 #[cfg(test)]
+mod shard_tests;
+#[cfg(test)]
 mod tests;
 
 use std::cell::{Cell, RefCell};

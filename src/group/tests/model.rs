@@ -88,7 +88,7 @@ impl World {
     fn new(static_clients: usize) -> World {
         let client = |index: usize| Client {
             instance: (index < static_clients).then(|| format!("instance-{index}")),
-            version: if index % 2 == 0 {
+            version: if index.is_multiple_of(2) {
                 9
             } else if index < static_clients {
                 5

@@ -1,0 +1,254 @@
+//! Coordinators on a real shard, with a journal and partitions in a temporary directory, as a broker has them.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::{Coordinators, GroupReply, GroupRequest, Groups};
+use crate::cluster::{Image, TopicIdPartition};
+use crate::config::{Config, Sources, TopicSettings};
+use crate::disk::checkpoint::slot::Slot;
+use crate::disk::journal::file::ring_path;
+use crate::disk::journal::{Journal, RingFile};
+use crate::disk::placement::{CheckpointTurn, Placement};
+use crate::group::{Call, Caller, OFFSETS_TOPIC, partition_for};
+use crate::partition::{NewPartition, Partitions, PartitionsOptions};
+use crate::rt;
+use crate::rt::file::Durability;
+use crate::wire::messages::join_group_request::JoinGroupRequestProtocol;
+use crate::wire::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use crate::wire::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use crate::wire::messages::{HeartbeatRequest, JoinGroupRequest, OffsetCommitRequest, SyncGroupRequest};
+use crate::wire::records::{PartitionRecord, RemoveTopicRecord, TopicRecord};
+use crate::wire::{ErrorCode, Str};
+
+const OFFSETS_ID: Uuid = Uuid::from_u128(0x0ff);
+const TOPIC_ID: Uuid = Uuid::from_u128(0x70);
+const PARTITIONS: i32 = 3;
+
+/// A shard's storage, the coordinators over it, and what they know of the cluster.
+struct Place {
+    _directory: tempfile::TempDir,
+    partitions: Rc<Partitions>,
+    image: Arc<Image>,
+    config: Arc<Config>,
+    groups: Rc<Groups>,
+}
+
+impl Place {
+    async fn new() -> Place {
+        let directory = tempfile::tempdir().unwrap();
+        let ring = RingFile::create_blocking(&ring_path(directory.path(), 0), 8 << 20, true).unwrap();
+        let journal = Journal::start(ring, rt::random_uuid(), Durability::Dsync);
+        let turn = CheckpointTurn { journal_directory: directory.path().into(), shard: 0, number: 1, slot: Slot::A };
+        let placement = Placement::start(journal.clone(), turn, true);
+        let partitions = Partitions::new(journal, placement, PartitionsOptions::default());
+        for index in 0..PARTITIONS {
+            let new = NewPartition {
+                id: key(index),
+                topic: Arc::from(OFFSETS_TOPIC),
+                data_directory: directory.path().into(),
+                directory_id: Uuid::from_u128(1),
+            };
+            partitions.create(new, &TopicSettings::default()).await.unwrap().become_leader(0);
+        }
+        let config = config();
+        let image = image(config.node_id());
+        let groups = groups(&partitions, &config, &image);
+        Place { _directory: directory, partitions, image, config, groups }
+    }
+
+    /// The coordinators end as at a kill, and others take over what is in the log.
+    fn replace_coordinators(&mut self) {
+        self.groups = groups(&self.partitions, &self.config, &self.image);
+    }
+
+    async fn ask(&self, group: &str, call: Call) -> GroupReply {
+        ask(&self.groups, group, call).await
+    }
+
+    /// Asks until the coordinator has been loaded.
+    async fn ask_loaded(&self, group: &str, call: Call) -> GroupReply {
+        loop {
+            let reply = self.ask(group, call.clone()).await;
+            let GroupReply::FetchOffsets(fetched) = &reply else { return reply };
+            if fetched.error_code != ErrorCode::CoordinatorLoadInProgress.code() {
+                return reply;
+            }
+            rt::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn fetched(&self, group: &str) -> Option<i64> {
+        match self.ask_loaded(group, fetch(group)).await {
+            GroupReply::FetchOffsets(group) => {
+                assert_eq!(group.error_code, 0);
+                group.topics.first().map(|topic| topic.partitions[0].committed_offset)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn groups(partitions: &Rc<Partitions>, config: &Arc<Config>, image: &Arc<Image>) -> Rc<Groups> {
+    let groups = Groups::new(Rc::clone(partitions), Arc::clone(config));
+    groups.image_changed(&Image::empty(), image);
+    groups
+}
+
+async fn ask(groups: &Groups, group: &str, call: Call) -> GroupReply {
+    let to = Coordinators::Of(key(partition_for(group, PARTITIONS)));
+    groups.handle(GroupRequest { to, caller: caller(), call }).await
+}
+
+fn key(index: i32) -> TopicIdPartition {
+    TopicIdPartition { topic_id: OFFSETS_ID, partition: index }
+}
+
+fn config() -> Arc<Config> {
+    let setting = |name: &str, value: &str| (name.to_string(), value.to_string());
+    let arguments = vec![setting("group.initial.rebalance.delay.ms", "20"), setting("group.min.session.timeout.ms", "50")];
+    let sources = Sources { arguments, ..Default::default() };
+    Arc::new(Config::load(&sources).unwrap().config)
+}
+
+fn image(node_id: i32) -> Arc<Image> {
+    let mut image = Image::empty();
+    for (name, id, partitions) in [(OFFSETS_TOPIC, OFFSETS_ID, PARTITIONS), ("t", TOPIC_ID, 1)] {
+        image.apply(&TopicRecord { name: Str::from(name), topic_id: id, ..Default::default() }.into()).unwrap();
+        for partition_id in 0..partitions {
+            let record = PartitionRecord {
+                topic_id: id,
+                partition_id,
+                replicas: vec![node_id],
+                isr: vec![node_id],
+                leader: node_id,
+                directories: vec![Uuid::from_u128(1)],
+                ..Default::default()
+            };
+            image.apply(&record.into()).unwrap();
+        }
+    }
+    Arc::new(image)
+}
+
+fn caller() -> Caller {
+    Caller { version: 3, client_id: Str::from("c"), client_host: Str::from("/127.0.0.1"), fresh_id: rt::random_uuid() }
+}
+
+fn commit(group: &str, offset: i64) -> Call {
+    Call::CommitOffsets(OffsetCommitRequest {
+        group_id: Str::from(group),
+        topics: vec![OffsetCommitRequestTopic {
+            name: Str::from("t"),
+            topic_id: TOPIC_ID,
+            partitions: vec![OffsetCommitRequestPartition { committed_offset: offset, ..Default::default() }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    })
+}
+
+fn fetch(group: &str) -> Call {
+    let group = OffsetFetchRequestGroup { group_id: Str::from(group), topics: None, ..Default::default() };
+    Call::FetchOffsets { group, require_stable: false }
+}
+
+fn join(group: &str) -> Call {
+    Call::Join(JoinGroupRequest {
+        group_id: Str::from(group),
+        session_timeout_ms: 500,
+        rebalance_timeout_ms: 500,
+        protocol_type: Str::from("consumer"),
+        protocols: vec![JoinGroupRequestProtocol { name: Str::from("range"), ..Default::default() }],
+        ..Default::default()
+    })
+}
+
+#[test]
+fn offsets_survive_their_coordinators() {
+    rt::run(|| async {
+        let mut place = Place::new().await;
+        let names: Vec<String> = (0..20).map(|index| format!("group-{index}")).collect();
+        for (offset, name) in names.iter().enumerate() {
+            assert_eq!(place.fetched(name).await, None);
+            place.ask(name, commit(name, offset as i64)).await;
+        }
+        place.replace_coordinators();
+        for (offset, name) in names.iter().enumerate() {
+            assert_eq!(place.fetched(name).await, Some(offset as i64));
+        }
+        let list = Call::ListGroups { states: Vec::new(), types: Vec::new() };
+        let request = GroupRequest { to: Coordinators::All, caller: caller(), call: list };
+        let GroupReply::ListGroups(Ok(listed)) = place.groups.handle(request).await else { panic!() };
+        assert_eq!(listed.len(), names.len());
+    });
+}
+
+#[test]
+fn phases_and_sessions_end_by_the_clock() {
+    rt::run(|| async {
+        let place = Place::new().await;
+        place.fetched("g").await;
+        // Parked until the initial delay is over.
+        let GroupReply::Join(joined) = place.ask("g", join("g")).await else { panic!() };
+        assert_eq!((joined.error_code, joined.generation_id), (0, 1));
+        let heartbeat = Call::Heartbeat(HeartbeatRequest {
+            group_id: Str::from("g"),
+            member_id: joined.member_id.clone(),
+            generation_id: 1,
+            ..Default::default()
+        });
+        let sync = SyncGroupRequest { group_id: Str::from("g"), member_id: joined.member_id, generation_id: 1, ..Default::default() };
+        let GroupReply::Sync(synced) = place.ask("g", Call::Sync(sync)).await else { panic!() };
+        assert_eq!(synced.error_code, 0);
+        let GroupReply::Heartbeat(alive) = place.ask("g", heartbeat.clone()).await else { panic!() };
+        assert_eq!(alive.error_code, 0);
+        rt::sleep(Duration::from_millis(1_200)).await;
+        let GroupReply::Heartbeat(late) = place.ask("g", heartbeat).await else { panic!() };
+        assert_eq!(late.error_code, ErrorCode::UnknownMemberId.code());
+    });
+}
+
+#[test]
+fn offsets_go_with_their_topic() {
+    rt::run(|| async {
+        let mut place = Place::new().await;
+        place.fetched("g").await;
+        place.ask("g", commit("g", 5)).await;
+        let mut without = (*place.image).clone();
+        without.apply(&RemoveTopicRecord { topic_id: TOPIC_ID, ..Default::default() }.into()).unwrap();
+        place.groups.image_changed(&place.image, &Arc::new(without));
+        while place.fetched("g").await.is_some() {
+            rt::sleep(Duration::from_millis(1)).await;
+        }
+        place.replace_coordinators();
+        assert_eq!(place.fetched("g").await, None);
+    });
+}
+
+#[test]
+fn a_stop_sends_those_who_wait_away_and_partitions_that_go_take_their_coordinators_along() {
+    rt::run(|| async {
+        let place = Place::new().await;
+        place.fetched("g").await;
+        let groups = Rc::clone(&place.groups);
+        let waiting = rt::spawn(async move { ask(&groups, "g", join("g")).await });
+        rt::sleep(Duration::from_millis(5)).await;
+        place.groups.stop().await;
+        let GroupReply::Join(dismissed) = waiting.await else { panic!() };
+        assert_eq!(dismissed.error_code, ErrorCode::NotCoordinator.code());
+
+        let other = groups_without_topic(&place);
+        let GroupReply::FetchOffsets(group) = ask(&other, "g", fetch("g")).await else { panic!() };
+        assert_eq!(group.error_code, ErrorCode::NotCoordinator.code());
+    });
+}
+
+fn groups_without_topic(place: &Place) -> Rc<Groups> {
+    let groups = groups(&place.partitions, &place.config, &place.image);
+    groups.image_changed(&place.image, &Arc::new(Image::empty()));
+    groups
+}
