@@ -39,11 +39,13 @@ pub struct ListenOptions {
     pub receive_buffer_bytes: Option<usize>,
     /// Send buffer of accepted connections; none leaves it to the kernel.
     pub send_buffer_bytes: Option<usize>,
+    /// Congestion control of accepted connections, by name (`cubic`); none leaves the system's choice. A name that the kernel does not have is an error here, before anybody connects.
+    pub congestion: Option<String>,
 }
 
 impl Default for ListenOptions {
     fn default() -> Self {
-        Self { backlog: 1024, receive_buffer_bytes: None, send_buffer_bytes: None }
+        Self { backlog: 1024, receive_buffer_bytes: None, send_buffer_bytes: None, congestion: None }
     }
 }
 
@@ -64,6 +66,9 @@ pub fn bind(address: SocketAddr, options: &ListenOptions) -> Result<TcpListener,
     }
     if let Some(bytes) = options.send_buffer_bytes {
         socket.set_send_buffer_size(bytes).map_err(|error| fail("set the send buffer of", error))?;
+    }
+    if let Some(name) = &options.congestion {
+        socket.set_tcp_congestion(name.as_bytes()).map_err(|error| fail("set the congestion control of", error))?;
     }
     socket.bind(&address.into()).map_err(|error| fail("bind", error))?;
     socket.listen(options.backlog).map_err(|error| fail("listen on", error))?;
@@ -86,6 +91,7 @@ impl fmt::Display for BindError {
                 formatter.write_str(". Another process listens there: stop it, or choose another port in listeners")
             }
             io::ErrorKind::AddrNotAvailable => formatter.write_str(". This machine has no such address"),
+            io::ErrorKind::NotFound => formatter.write_str(". The kernel does not have it: see net.ipv4.tcp_available_congestion_control"),
             io::ErrorKind::PermissionDenied => formatter.write_str(". Ports below 1024 need CAP_NET_BIND_SERVICE"),
             _ => Ok(()),
         }
@@ -141,7 +147,7 @@ pub struct SocketOptions {
     pub nodelay: bool,
     /// Ask silent peers whether they live (SO_KEEPALIVE, by the kernel's times).
     pub keepalive: bool,
-    /// Congestion control by name (`cubic`); none leaves the system's choice.
+    /// Congestion control by name (`cubic`); none leaves what the listener or the system chose.
     pub congestion: Option<String>,
     pub receive_buffer_bytes: Option<usize>,
     pub send_buffer_bytes: Option<usize>,

@@ -7,6 +7,8 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
+use slab::Slab;
+
 /// One value from one task to another. The receiver is a future of `Some(value)`, or of `None` when the sender was dropped without sending.
 pub fn oneshot<T>() -> (Sender<T>, Receiver<T>) {
     let slot = Rc::new(RefCell::new(Slot { value: None, waker: None, closed: false }));
@@ -93,7 +95,7 @@ pub struct Notify {
 #[derive(Default)]
 struct Bell {
     rung: Cell<u64>,
-    waiters: RefCell<Vec<Waker>>,
+    waiters: RefCell<Slab<Waker>>,
 }
 
 impl Notify {
@@ -106,25 +108,56 @@ impl Notify {
     pub fn notify_all(&self) {
         self.bell.rung.set(self.bell.rung.get() + 1);
         let waiters = self.bell.waiters.take();
-        for waiter in waiters {
+        for (_, waiter) in waiters {
             waiter.wake();
         }
     }
 
     /// Resolves at the next notification after this call.
-    pub fn notified(&self) -> impl Future<Output = ()> + use<> {
-        let bell = self.bell.clone();
-        let heard = bell.rung.get();
-        poll_fn(move |context| {
-            if bell.rung.get() != heard {
-                return Poll::Ready(());
+    pub fn notified(&self) -> Notified {
+        Notified { bell: self.bell.clone(), heard: self.bell.rung.get(), place: None }
+    }
+}
+
+/// The future of [`Notify::notified`]. Dropped early it leaves nothing behind.
+pub struct Notified {
+    bell: Rc<Bell>,
+    heard: u64,
+    /// Where its waker is, for as long as the bell has not been rung.
+    place: Option<usize>,
+}
+
+impl Future for Notified {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.bell.rung.get() != self.heard {
+            return Poll::Ready(());
+        }
+        let waker = context.waker().clone();
+        match self.place {
+            None => {
+                let place = self.bell.waiters.borrow_mut().insert(waker);
+                self.place = Some(place);
             }
-            let mut waiters = bell.waiters.borrow_mut();
-            if !waiters.iter().any(|waiter| waiter.will_wake(context.waker())) {
-                waiters.push(context.waker().clone());
+            Some(place) => {
+                let former = std::mem::replace(&mut self.bell.waiters.borrow_mut()[place], waker);
+                drop(former);
             }
-            Poll::Pending
-        })
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Notified {
+    fn drop(&mut self) {
+        if let Some(place) = self.place
+            && self.bell.rung.get() == self.heard
+        {
+            // Out of the borrow first: the waker may be the last hold on a task.
+            let waker = self.bell.waiters.borrow_mut().remove(place);
+            drop(waker);
+        }
     }
 }
 
@@ -310,6 +343,11 @@ mod tests {
         notify.notify_all();
         assert!(poll_once(waiting).is_ready());
         assert!(poll_once(pin!(unpolled)).is_ready());
+
+        let mut given_up = Box::pin(notify.notified());
+        assert!(poll_once(given_up.as_mut()).is_pending());
+        drop(given_up);
+        assert!(notify.bell.waiters.borrow().is_empty());
     }
 
     /// Units are granted in the order of the claims, and a claim that is dropped lets those behind it go.

@@ -77,6 +77,27 @@ fn a_stream_echoes() {
     client.join().unwrap();
 }
 
+/// A port that is taken, and a congestion control that does not exist, are refused with a hint; an accepted connection inherits what the listener was given.
+#[test]
+fn a_listener_says_what_is_wrong() {
+    let taken = bind(ANY_PORT, &ListenOptions::default()).unwrap().local_addr().unwrap();
+    let listener = bind(taken, &ListenOptions { congestion: Some("reno".to_string()), ..ListenOptions::default() }).unwrap();
+    let refused = bind(taken, &ListenOptions::default()).unwrap_err();
+    assert!(
+        refused.to_string().starts_with(&format!("cannot bind {taken}: ")) && refused.to_string().contains("Another process"),
+        "{refused}"
+    );
+    let refused = bind(ANY_PORT, &ListenOptions { congestion: Some("none-such".to_string()), ..ListenOptions::default() }).unwrap_err();
+    assert!(refused.to_string().contains("tcp_available_congestion_control"), "{refused}");
+    run(move || async move {
+        let listener = Listener::from_std(listener).unwrap();
+        let _near = net::connect(taken).await.unwrap();
+        let (far, _) = listener.accept().await.unwrap();
+        let name = socket2::SockRef::from(&far).tcp_congestion().unwrap();
+        assert!(name.starts_with(b"reno"));
+    });
+}
+
 /// A read that is given up many times loses no byte and leaves nothing behind in the ring; the connection can then move to another shard.
 #[test]
 fn a_dropped_read_loses_nothing_and_the_stream_can_move() {
