@@ -2,6 +2,7 @@
 
 mod command;
 mod output;
+mod start;
 
 use std::process::ExitCode;
 
@@ -27,8 +28,7 @@ fn main() -> ExitCode {
         None => match output::load(&sources) {
             Ok(config) => {
                 let _logging = logging::start(&config);
-                tracing::info!(exit_when_ready = arguments.exit_when_ready, "the settings are right");
-                ExitCode::SUCCESS
+                start::run(config, arguments.exit_when_ready)
             }
             Err(exit) => exit,
         },

@@ -78,19 +78,19 @@ pub fn answer(request: Request) -> Answer {
     let Request { context, mut body } = request;
     let version = context.api_version;
     if !served_versions(ApiKey::ApiVersions).is_some_and(|versions| versions.contains(&version)) {
-        return Answer::Send(respond(&context, 0, &unknown_version()));
+        return respond(&context, 0, &unknown_version());
     }
     match ApiVersionsRequest::decode(&mut body, version) {
         Ok(asked) => {
             let here = (context.shard.cluster_id(), context.shard.config().node_id());
-            Answer::Send(respond(&context, version, &api_versions(&context.shard.image(), &asked, version, here)))
+            respond(&context, version, &api_versions(&context.shard.image(), &asked, version, here))
         }
         Err(error) => Answer::Close(CloseReason::Malformed(format!("ApiVersions version {version}: {error}"))),
     }
 }
 
-fn respond(context: &RequestContext, version: i16, response: &ApiVersionsResponse) -> Response {
-    Response::new(ApiKey::ApiVersions, version, context.correlation_id, response, Default::default())
+fn respond(context: &RequestContext, version: i16, response: &ApiVersionsResponse) -> Answer {
+    Response::answer(ApiKey::ApiVersions, version, context.correlation_id, response, Default::default())
 }
 
 /// Only the entry of ApiVersions itself: enough to ask again.

@@ -31,17 +31,17 @@ pub async fn handle(context: &RequestContext, request: FetchRequest) -> Answer {
         Ok(session) => session,
         Err(error) => {
             let response = FetchResponse { error_code: error.code(), ..Default::default() };
-            return Answer::Send(respond(context, &response, SmallVec::new()));
+            return respond(context, &response, SmallVec::new());
         }
     };
     let fetch = Fetch::new(context, &request, &session);
     let results = fetch.read_until_satisfied().await;
     let (response, files) = fetch.response(session, results);
-    Answer::Send(respond(context, &response, files))
+    respond(context, &response, files)
 }
 
-fn respond(context: &RequestContext, response: &FetchResponse, files: SmallVec<[FileRange; 1]>) -> Response {
-    Response::new(context.api_key, context.api_version, context.correlation_id, response, files)
+fn respond(context: &RequestContext, response: &FetchResponse, files: SmallVec<[FileRange; 1]>) -> Answer {
+    Response::answer(context.api_key, context.api_version, context.correlation_id, response, files)
 }
 
 /// The request, its partitions resolved.
@@ -125,13 +125,15 @@ impl<'a> Fetch<'a> {
 
     /// Waits until a partition has more to tell than `seen`; false when the time is over.
     async fn wait_for_change(&self, seen: &[ReadResult], deadline: Instant) -> bool {
+        let missing_bytes = self.min_bytes.saturating_sub(seen.iter().map(ReadResult::bytes).sum()) as u64;
+        let by_owner = self.by_owner();
+        // Bytes of several owners cannot be added up where they arrive: then every change is looked at.
+        let missing_bytes = if by_owner.len() > 1 { 1 } else { missing_bytes };
         let mut watches: Vec<Call> = Vec::new();
-        for (owner, places) in self.by_owner() {
-            let items = places
-                .iter()
-                .filter_map(|place| self.targets[*place].as_ref().ok().map(|item| WatchItem::new(item, &seen[*place])))
-                .collect();
-            watches.push(self.context.shard.call(owner, ShardRequest::Watch { items }));
+        for (owner, places) in by_owner {
+            let item = |place: usize| Some(WatchItem { partition: self.targets[place].as_ref().ok()?.partition, seen: seen[place].seen? });
+            let items = places.into_iter().filter_map(item).collect();
+            watches.push(self.context.shard.call(owner, ShardRequest::Watch { items, missing_bytes }));
         }
         let left = deadline.saturating_duration_since(Instant::now());
         rt::timeout(left, first(&mut watches)).await.is_ok()

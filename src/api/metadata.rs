@@ -6,8 +6,8 @@ use super::cluster_view::{CLUSTER_OPERATIONS, ClusterView, OPERATIONS_NOT_ASKED,
 use super::topics::create_missing;
 use super::{RequestContext, describe_topics};
 use crate::cluster::image::{NO_LEADER, PartitionImage, TopicImage};
+use crate::cluster::is_internal_topic;
 use crate::cluster::topic_name::check_topic_name;
-use crate::cluster::{Image, is_internal_topic};
 use crate::rt;
 use crate::wire::messages::metadata_request::MetadataRequestTopic;
 use crate::wire::messages::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
@@ -187,7 +187,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::cluster::MetadataRecord;
+    use crate::cluster::{Image, MetadataRecord};
     use crate::wire::records::metadata::register_broker_record::BrokerEndpoint;
     use crate::wire::records::{BrokerRegistrationChangeRecord, PartitionRecord, RegisterBrokerRecord, TopicRecord};
 

@@ -3,6 +3,7 @@
 //! A frame is begun by `begin`. Produce is admitted there and then and only its wait for durability goes on; every other request is handed back to the connection, which answers it
 //! when all before it are answered.
 
+mod answer;
 pub mod api_versions;
 mod cluster_view;
 pub mod configs;
@@ -10,8 +11,13 @@ pub mod describe_cluster;
 mod describe_topics;
 pub mod fetch;
 mod fetch_session;
+pub mod find_coordinator;
+pub mod groups;
+pub mod log_dirs;
 pub mod metadata;
 pub mod offsets;
+pub mod produce;
+pub mod producer_ids;
 mod response;
 pub mod topics;
 
@@ -22,11 +28,14 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 pub use self::fetch_session::FetchSessions;
 pub use self::response::{Answer, CloseReason, Response};
 use crate::config::Listener;
 use crate::shard::Shard;
-use crate::wire::{ApiKey, Decoder, Str};
+use crate::wire::messages::RequestHeader;
+use crate::wire::{ApiKey, Decoder, Message, Str};
 
 /// What a connection knows of itself.
 pub struct ConnectionContext {
@@ -90,4 +99,50 @@ pub enum Begun {
 pub struct Request {
     pub(crate) context: RequestContext,
     pub(crate) body: Decoder,
+}
+
+impl Request {
+    /// Works out the answer.
+    pub async fn answer(self) -> Answer {
+        answer::answer(self).await
+    }
+}
+
+/// Reads the header of `frame` and begins the request. An error closes the connection: it has no answer (semantics of Kafka's SocketServer).
+pub async fn begin(shard: &Rc<Shard>, connection: &Rc<ConnectionContext>, frame: Bytes) -> Result<Begun, CloseReason> {
+    let request = read_header(shard, connection, frame)?;
+    if request.context.api_key == ApiKey::Produce {
+        produce::begin(request).await.map(Begun::Overlapping)
+    } else {
+        Ok(Begun::Alone(request))
+    }
+}
+
+fn read_header(shard: &Rc<Shard>, connection: &Rc<ConnectionContext>, frame: Bytes) -> Result<Request, CloseReason> {
+    if frame.len() < 8 {
+        return Err(CloseReason::Malformed(format!("a frame of {} bytes holds no request header", frame.len())));
+    }
+    let sent_key = i16::from_be_bytes([frame[0], frame[1]]);
+    let api_version = i16::from_be_bytes([frame[2], frame[3]]);
+    let unsupported = CloseReason::Unsupported { api_key: sent_key, api_version };
+    let Ok(api_key) = ApiKey::try_from(sent_key) else { return Err(unsupported) };
+    let is_served = api_versions::served_versions(api_key).is_some_and(|served| served.contains(&api_version));
+    // An ApiVersions of a version that we do not know is answered in version 0 without its body being read.
+    let header_version = match (is_served, api_key) {
+        (true, _) => api_key.request_header_version(api_version),
+        (false, ApiKey::ApiVersions) => 1,
+        (false, _) => return Err(unsupported),
+    };
+    let mut body = Decoder::new(frame);
+    let header =
+        RequestHeader::decode(&mut body, header_version).map_err(|error| CloseReason::Malformed(format!("request header: {error}")))?;
+    let context = RequestContext {
+        shard: Rc::clone(shard),
+        connection: Rc::clone(connection),
+        api_key,
+        api_version,
+        correlation_id: header.correlation_id,
+        client_id: header.client_id,
+    };
+    Ok(Request { context, body })
 }

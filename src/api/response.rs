@@ -30,6 +30,8 @@ pub enum CloseReason {
     },
     /// A Produce with acks=0 failed; closing is the only way to say so.
     FailedWithoutAnswer,
+    /// The answer has no encoding; logged where it happened.
+    Unanswerable,
 }
 
 impl std::fmt::Display for CloseReason {
@@ -41,6 +43,7 @@ impl std::fmt::Display for CloseReason {
                 Err(_) => write!(formatter, "unsupported request: API key {api_key}"),
             },
             CloseReason::FailedWithoutAnswer => write!(formatter, "a produce request with acks=0 failed"),
+            CloseReason::Unanswerable => write!(formatter, "the answer could not be encoded"),
         }
     }
 }
@@ -55,14 +58,15 @@ pub struct Response {
 }
 
 impl Response {
-    /// Encodes `body` as the answer to request `correlation_id` of `api_key` in `version`.
-    ///
-    /// # Panics
-    /// When the body cannot be said in that version: an answer is built for the version that it answers.
-    pub fn new<M: Message>(api_key: ApiKey, version: i16, correlation_id: i32, body: &M, files: SmallVec<[FileRange; 1]>) -> Response {
+    /// Encodes `body` as the answer to request `correlation_id` of `api_key` in `version`. What cannot be said in that version is a mistake of ours, which costs this client its
+    /// connection and nobody else anything.
+    pub fn answer<M: Message>(api_key: ApiKey, version: i16, correlation_id: i32, body: &M, files: SmallVec<[FileRange; 1]>) -> Answer {
         match encode_response(api_key, version, correlation_id, body) {
-            Ok(chunks) => Response { chunks, files },
-            Err(error) => panic!("{} version {version} cannot say its answer: {error}", api_key.name()),
+            Ok(chunks) => Answer::Send(Response { chunks, files }),
+            Err(error) => {
+                tracing::error!(api = api_key.name(), version, %error, "an answer cannot be encoded");
+                Answer::Close(CloseReason::Unanswerable)
+            }
         }
     }
 }

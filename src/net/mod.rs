@@ -1,1 +1,173 @@
 //! Listeners and connections: frames in, responses out in order, everything bounded.
+
+mod connection;
+pub mod limits;
+pub mod listener;
+mod pipeline;
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::net::{Shutdown, SocketAddr};
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use self::connection::{Activity, Ended};
+use self::limits::Limits;
+use crate::api::{ConnectionContext, FetchSessions};
+use crate::config::Listener as ListenerSettings;
+use crate::rt::net::{SocketOptions, Stream};
+use crate::rt::{self};
+use crate::shard::message::NewConnection;
+use crate::shard::{ClientHandler, Shard};
+
+/// How often the connections of a shard are looked through for idle and stuck ones.
+const REAP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long requests under way may take to finish at a clean stop.
+const STOP_GRACE: Duration = Duration::from_secs(3);
+
+/// Lines about clients' mistakes that one shard writes in a second; more are counted and told in the next second.
+const CLIENT_ERROR_LINES_PER_SECOND: u32 = 5;
+
+/// The connections of one shard.
+pub struct Net {
+    shard: Weak<Shard>,
+    listeners: Vec<Arc<ListenerSettings>>,
+    limits: Rc<Limits>,
+    socket_options: SocketOptions,
+    open: RefCell<Slab<Open>>,
+    client_errors: RateLimitedLines,
+    stopping: Cell<bool>,
+    fetch_sessions: Rc<RefCell<FetchSessions>>,
+}
+
+struct Open {
+    stream: Rc<Stream>,
+    activity: Rc<Activity>,
+}
+
+impl Net {
+    /// The books of `shard`, which serves `listeners`.
+    pub fn new(
+        shard: &Rc<Shard>,
+        listeners: Vec<Arc<ListenerSettings>>,
+        limits: Rc<Limits>,
+        socket_options: SocketOptions,
+        fetch_sessions: FetchSessions,
+    ) -> Rc<Net> {
+        Rc::new(Net {
+            shard: Rc::downgrade(shard),
+            listeners,
+            limits,
+            socket_options,
+            open: RefCell::default(),
+            client_errors: RateLimitedLines::default(),
+            stopping: Cell::new(false),
+            fetch_sessions: Rc::new(RefCell::new(fetch_sessions)),
+        })
+    }
+
+    /// Serves a connection that the acceptor handed over, until it ends.
+    async fn serve_client(&self, new: NewConnection) {
+        let Some(shard) = self.shard.upgrade() else { return };
+        let peer_address = new.peer_address;
+        let stream = match Stream::from_fd(new.descriptor, &self.socket_options) {
+            Ok(stream) => Rc::new(stream),
+            Err(error) => {
+                tracing::debug!(peer = %peer_address, %error, "the connection went away before it was set up");
+                return;
+            }
+        };
+        let activity = Rc::new(Activity { last: Cell::new(Instant::now()), frame_since: Cell::new(None), busy: Cell::new(0) });
+        let place = self.open.borrow_mut().insert(Open { stream: Rc::clone(&stream), activity: Rc::clone(&activity) });
+        let context = Rc::new(ConnectionContext {
+            listener: Arc::clone(&self.listeners[new.listener_index]),
+            local_address: stream.local_addr(),
+            peer_address,
+            fetch_sessions: Rc::clone(&self.fetch_sessions),
+        });
+        let ended = connection::serve(shard, stream, context, Rc::clone(&self.limits), activity).await;
+        self.open.borrow_mut().remove(place);
+        self.tell(peer_address, &ended);
+    }
+
+    /// Closes idle and stuck connections, for ever.
+    pub async fn reap(self: Rc<Net>) {
+        loop {
+            rt::sleep(REAP_INTERVAL).await;
+            self.client_errors.next_second();
+            let now = Instant::now();
+            for (_, open) in self.open.borrow().iter() {
+                let stuck = open.activity.frame_since.get().is_some_and(|since| now.duration_since(since) > self.limits.frame_time_max);
+                let idle = open.activity.busy.get() == 0 && now.duration_since(open.activity.last.get()) > self.limits.idle_max;
+                if stuck || idle {
+                    let _already_gone = open.stream.shutdown(Shutdown::Both);
+                }
+            }
+        }
+    }
+
+    /// Lets requests under way finish for a while, takes no new ones, then closes everything.
+    async fn let_go(&self) {
+        self.stopping.set(true);
+        for (_, open) in self.open.borrow().iter() {
+            let _already_gone = open.stream.shutdown(Shutdown::Read);
+        }
+        let end = Instant::now() + STOP_GRACE;
+        while !self.open.borrow().is_empty() && Instant::now() < end {
+            rt::sleep(Duration::from_millis(2)).await;
+        }
+        for (_, open) in self.open.borrow().iter() {
+            let _already_gone = open.stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn tell(&self, peer: SocketAddr, ended: &Ended) {
+        match ended {
+            Ended::ByClient => {}
+            Ended::Broken(error) => tracing::debug!(%peer, %error, "connection broken"),
+            Ended::FrameSize(bytes) => {
+                self.client_errors.line(|| tracing::warn!(%peer, bytes, "closed: size of a frame outside 0 to socket.request.max.bytes"))
+            }
+            Ended::Refused(reason) => self.client_errors.line(|| tracing::warn!(%peer, "closed: {reason}")),
+        }
+    }
+}
+
+impl ClientHandler for Rc<Net> {
+    fn serve(&self, new: NewConnection) -> Pin<Box<dyn Future<Output = ()>>> {
+        let net = Rc::clone(self);
+        Box::pin(async move { net.serve_client(new).await })
+    }
+
+    fn stop(&self) -> Pin<Box<dyn Future<Output = ()>>> {
+        let net = Rc::clone(self);
+        Box::pin(async move { net.let_go().await })
+    }
+}
+
+/// Lets a few lines a second through.
+#[derive(Default)]
+struct RateLimitedLines {
+    this_second: Cell<u32>,
+}
+
+impl RateLimitedLines {
+    fn line(&self, write: impl FnOnce()) {
+        self.this_second.set(self.this_second.get() + 1);
+        if self.this_second.get() <= CLIENT_ERROR_LINES_PER_SECOND {
+            write();
+        }
+    }
+
+    fn next_second(&self) {
+        let suppressed = self.this_second.replace(0).saturating_sub(CLIENT_ERROR_LINES_PER_SECOND);
+        if suppressed > 0 {
+            tracing::warn!(suppressed, "more connections closed for clients' mistakes");
+        }
+    }
+}

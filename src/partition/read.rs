@@ -125,6 +125,11 @@ impl Partition {
     /// Plans a read. An empty plan means that there is nothing to be seen at the offset yet.
     pub async fn plan_read(&self, request: &ReadRequest) -> Result<ReadPlan, Refusal> {
         self.check_leader(request.current_leader_epoch)?;
+        self.plan(request).await
+    }
+
+    /// The plan itself, whoever leads.
+    async fn plan(&self, request: &ReadRequest) -> Result<ReadPlan, Refusal> {
         let mut plan = self.empty_plan(request.isolation);
         if let Some(diverging) = self.diverging(request)? {
             plan.diverging = Some(diverging);
@@ -141,9 +146,10 @@ impl Partition {
         Ok(plan)
     }
 
-    /// Reads whole batches into memory, one behind the other: for coordinators that load their partition. Empty where nothing is visible at the offset yet.
+    /// Reads whole batches into memory, one behind the other: for coordinators that load their partition, and for the controller, which does so before it leads. Empty where
+    /// nothing is visible at the offset yet.
     pub async fn read(&self, offset: i64, max_bytes: usize) -> Result<Bytes, Refusal> {
-        let plan = self.plan_read(&ReadRequest::new(offset, max_bytes, Isolation::ReadUncommitted)).await?;
+        let plan = self.plan(&ReadRequest::new(offset, max_bytes, Isolation::ReadUncommitted)).await?;
         self.fetch_pieces(plan).await
     }
 

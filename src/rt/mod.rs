@@ -32,6 +32,7 @@ mod tests;
 
 pub use blocking::blocking;
 pub use cores::{allowed_cores, random_bytes, random_uuid};
+
 pub use start::{Options, Shards, StartError, run, start};
 pub use time::{Elapsed, Sleep, sleep, sleep_until, timeout, wall_clock_ms};
 

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use crate::cluster::{Image, TopicIdPartition};
 use crate::drive::controller::{ControllerReply, ControllerRequest};
+use crate::drive::groups::{GroupReply, GroupRequest};
 use crate::log::ValidatedBatch;
-use crate::partition::Piece;
+use crate::partition::{Piece, Seen};
 use crate::wire::ErrorCode;
 
 /// A message between two shards. `call` is chosen by the caller and unique among its own calls.
@@ -30,8 +31,8 @@ pub enum Request {
     Append { items: Vec<AppendItem>, wait_durable: bool },
     /// Plan a read of partitions of this shard. Answered by `Reply::Read`.
     Read { items: Vec<ReadItem>, max_bytes: usize },
-    /// Answered by `Reply::Done` once one of these partitions has more to tell.
-    Watch { items: Vec<WatchItem> },
+    /// Answered by `Reply::Done` once these partitions together have so many more bytes to tell, or one of them anything else.
+    Watch { items: Vec<WatchItem>, missing_bytes: u64 },
     /// Find offsets. Answered by `Reply::Offsets`.
     Offsets { items: Vec<OffsetItem> },
     /// Find where leader epochs end. Answered by `Reply::EpochEnds`.
@@ -42,14 +43,16 @@ pub enum Request {
     Producers { items: Vec<TopicIdPartition> },
     /// Sizes of every partition of this shard, or of these. Answered by `Reply::Sizes`.
     Sizes { only: Option<Vec<TopicIdPartition>> },
+    /// For a group coordinator of this shard.
+    Group(GroupRequest),
     /// For the controller, on shard 0.
     Controller(ControllerRequest),
     /// The metadata has changed. Answered by `Reply::Done`.
     Image { image: Arc<Image>, step: PublishStep },
     /// Serve this client. Answered by `Reply::Done` when it has gone.
     Connection(NewConnection),
-    /// Finish what is under way and place everything. Answered by `Reply::Done`.
-    Stop,
+    /// Go a step towards the end. Answered by `Reply::Stopped`.
+    Stop(StopStep),
 }
 
 /// A new image reaches the shards in two steps, so that nobody sees a partition whose owner does not have it yet.
@@ -59,6 +62,15 @@ pub enum PublishStep {
     Prepare,
     /// Everybody sees the image; owners let go of what is deleted.
     Adopt,
+}
+
+/// The end of a shard, in steps that all shards take together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopStep {
+    /// Answer what is under way, then let go of the clients.
+    Clients,
+    /// Place everything and close the journal; the shard ends afterwards.
+    Storage,
 }
 
 /// What comes back.
@@ -78,8 +90,12 @@ pub enum Reply {
     Producers(Vec<Result<Vec<ProducerAnswer>, ErrorCode>>),
     /// Size in bytes of each partition found.
     Sizes(Vec<(TopicIdPartition, i64)>),
+    /// From a group coordinator.
+    Group(GroupReply),
     /// From the controller.
     Controller(ControllerReply),
+    /// The step is taken; whether cleanly.
+    Stopped(bool),
     /// Done.
     Done,
 }
@@ -146,6 +162,8 @@ pub struct ReadResult {
     pub leader_id: i32,
     /// In which epoch.
     pub leader_epoch: i32,
+    /// What the reader knows now, should it wait for more.
+    pub seen: Option<Seen>,
 }
 
 impl ReadResult {
@@ -161,6 +179,7 @@ impl ReadResult {
             pieces: Vec::new(),
             leader_id: -1,
             leader_epoch: -1,
+            seen: None,
         }
     }
 
@@ -175,27 +194,8 @@ impl ReadResult {
 pub struct WatchItem {
     /// Which one.
     pub partition: TopicIdPartition,
-    /// The end of what the reader may see, as it was told.
-    pub visible_end: i64,
-    /// Log start as it was told.
-    pub log_start_offset: i64,
-    /// Leader epoch as it was told.
-    pub leader_epoch: i32,
-    /// Only the last stable offset counts.
-    pub read_committed: bool,
-}
-
-impl WatchItem {
-    /// Waits for more than `seen`.
-    pub fn new(item: &ReadItem, seen: &ReadResult) -> WatchItem {
-        WatchItem {
-            partition: item.partition,
-            visible_end: if item.read_committed { seen.last_stable_offset } else { seen.high_watermark },
-            log_start_offset: seen.log_start_offset,
-            leader_epoch: seen.leader_epoch,
-            read_committed: item.read_committed,
-        }
-    }
+    /// What it was told.
+    pub seen: Seen,
 }
 
 /// An offset to be found.

@@ -4,12 +4,14 @@
 
 mod mesh;
 pub mod message;
+mod metadata_log;
+mod publish;
 mod route;
 mod serve;
+mod stop;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,17 +23,29 @@ use uuid::Uuid;
 
 pub use self::mesh::Mesh;
 use self::message::{NewConnection, Reply, Request};
+pub use self::route::owner;
 use crate::cluster::{Image, TopicIdPartition, TopicImage};
 use crate::config::{Config, TopicSettings};
-use crate::drive::controller::{ControllerReply, ControllerRequest};
+use crate::disk::directories::DataDirectory;
+use crate::disk::recovery::RecoveredPartition;
+use crate::drive::controller::{Controller, ControllerReply, ControllerRequest};
+use crate::drive::groups::Groups;
+use crate::partition::Partitions;
 use crate::rt::sync::{Budget, Notify, Permit};
 use crate::rt::{self, ShardId, Task};
+use crate::wire::ErrorCode;
 
 /// Bytes that decompression and recompression of clients' batches may hold at a time on one shard; a batch that needs more than all of it waits until it is alone.
 const VALIDATION_MEMORY_BYTES: usize = 64 * 1024 * 1024;
 
-/// How a shard serves a client that the acceptor hands over; `net` says it.
-pub type ConnectionHandler = Box<dyn Fn(NewConnection) -> Pin<Box<dyn Future<Output = ()>>>>;
+/// Who serves the clients of a shard: `net`, which this room does not name.
+pub trait ClientHandler {
+    /// Serves a client that the acceptor handed over, until it has gone.
+    fn serve(&self, new: NewConnection) -> Pin<Box<dyn Future<Output = ()>>>;
+
+    /// Answers what is under way, takes nothing new, and lets go of all clients.
+    fn stop(&self) -> Pin<Box<dyn Future<Output = ()>>>;
+}
 
 /// One core of the broker.
 pub struct Shard {
@@ -39,15 +53,24 @@ pub struct Shard {
     shards: u16,
     config: Arc<Config>,
     cluster_id: Arc<str>,
-    data_directory: PathBuf,
     mesh: Rc<Mesh>,
     image: RefCell<Arc<Image>>,
     topic_settings: RefCell<HashMap<Uuid, Rc<TopicSettings>>>,
-    connection_handler: OnceCell<ConnectionHandler>,
+    directories: Vec<DataDirectory>,
+    /// What recovery found, until the first image says what it belongs to.
+    recovered: RefCell<HashMap<TopicIdPartition, RecoveredPartition>>,
+    partitions: Rc<Partitions>,
+    groups: Rc<Groups>,
+    controller: OnceCell<Rc<Controller>>,
+    client_handler: OnceCell<Box<dyn ClientHandler>>,
+    /// Appends are admitted one after the other, also while one of them waits for room in the journal.
+    admission: Budget,
     request_memory: Budget,
     validation_memory: Budget,
     image_changed: Notify,
+    producer_ids: ProducerIds,
     stopping: Cell<bool>,
+    stopped: Notify,
 }
 
 /// What a shard is made of.
@@ -60,10 +83,16 @@ pub struct Parts {
     pub config: Arc<Config>,
     /// Which cluster this broker belongs to, as meta.properties says.
     pub cluster_id: Arc<str>,
-    /// Where partitions lie.
-    pub data_directory: PathBuf,
+    /// Where partitions lie; new ones go into the first.
+    pub directories: Vec<DataDirectory>,
+    /// What recovery found of this shard's partitions.
+    pub recovered: Vec<RecoveredPartition>,
     /// The door to the others.
     pub mesh: Rc<Mesh>,
+    /// The replicas of this shard.
+    pub partitions: Rc<Partitions>,
+    /// Its group coordinators.
+    pub groups: Rc<Groups>,
 }
 
 impl Shard {
@@ -75,11 +104,18 @@ impl Shard {
             shards: parts.shards,
             config: parts.config,
             cluster_id: parts.cluster_id,
-            data_directory: parts.data_directory,
             mesh: parts.mesh,
             image: RefCell::new(Arc::new(Image::empty())),
             topic_settings: RefCell::default(),
-            connection_handler: OnceCell::new(),
+            directories: parts.directories,
+            recovered: RefCell::new(parts.recovered.into_iter().map(|partition| (partition.facts.partition, partition)).collect()),
+            partitions: parts.partitions,
+            groups: parts.groups,
+            controller: OnceCell::new(),
+            client_handler: OnceCell::new(),
+            admission: Budget::new(1),
+            producer_ids: ProducerIds::default(),
+            stopped: Notify::new(),
             request_memory: Budget::new(request_memory_bytes),
             validation_memory: Budget::new(VALIDATION_MEMORY_BYTES),
             image_changed: Notify::new(),
@@ -89,9 +125,15 @@ impl Shard {
         shard
     }
 
-    /// Says how clients are served.
-    pub fn set_connection_handler(&self, handler: ConnectionHandler) {
-        assert!(self.connection_handler.set(handler).is_ok(), "a shard gets its connection handler once");
+    /// Makes this shard the one of the controller.
+    pub fn set_controller(&self, controller: Rc<Controller>) {
+        assert!(self.id == ShardId(0), "the controller lives on shard 0");
+        assert!(self.controller.set(controller).is_ok(), "a shard gets its controller once");
+    }
+
+    /// Says who serves clients.
+    pub fn set_client_handler(&self, handler: Box<dyn ClientHandler>) {
+        assert!(self.client_handler.set(handler).is_ok(), "a shard gets its client handler once");
     }
 
     /// Which shard this is.
@@ -114,9 +156,9 @@ impl Shard {
         &self.cluster_id
     }
 
-    /// Where partitions lie.
-    pub fn data_directory(&self) -> &Path {
-        &self.data_directory
+    /// Where partitions lie; new ones go into the first.
+    pub fn directories(&self) -> &[DataDirectory] {
+        &self.directories
     }
 
     /// What this shard knows of the cluster.
@@ -129,6 +171,16 @@ impl Shard {
         &self.image_changed
     }
 
+    /// The replicas of this shard.
+    pub fn partitions(&self) -> &Rc<Partitions> {
+        &self.partitions
+    }
+
+    /// The group coordinators of this shard.
+    pub fn groups(&self) -> &Rc<Groups> {
+        &self.groups
+    }
+
     /// Who owns a partition.
     pub fn owner(&self, partition: &TopicIdPartition) -> ShardId {
         route::owner(partition, self.shards)
@@ -139,10 +191,7 @@ impl Shard {
         if let Some(settings) = self.topic_settings.borrow().get(&topic.id) {
             return Rc::clone(settings);
         }
-        let settings = Rc::new(
-            TopicSettings::resolve(self.image().topic_overrides(&topic.name), &self.config)
-                .unwrap_or_else(|_| self.config.topic_defaults().clone()),
-        );
+        let settings = Rc::new(self.resolve_settings(&self.image(), topic));
         self.topic_settings.borrow_mut().insert(topic.id, Rc::clone(&settings));
         settings
     }
@@ -172,6 +221,21 @@ impl Shard {
         match self.call(ShardId(0), Request::Controller(request)).await {
             Reply::Controller(reply) => reply,
             other => unreachable!("the controller answers with its own reply, not {other:?}"),
+        }
+    }
+
+    /// A producer id that nobody else has (KIP-730).
+    pub async fn next_producer_id(self: &Rc<Shard>) -> Result<i64, ErrorCode> {
+        loop {
+            if let Some(id) = self.producer_ids.take() {
+                return Ok(id);
+            }
+            // Several requests may ask for a block at once; the rest of one that is replaced is lost, which costs ids and nothing else.
+            match self.controller(ControllerRequest::AllocateProducerIds).await {
+                ControllerReply::AllocateProducerIds(Ok(block)) => self.producer_ids.refill(block),
+                ControllerReply::AllocateProducerIds(Err(refusal)) => return Err(refusal.code),
+                other => unreachable!("ids are answered by ids, not {other:?}"),
+            }
         }
     }
 
@@ -207,5 +271,27 @@ impl Future for Call {
             Call::Local(task) => Pin::new(task).poll(context),
             Call::Remote(call) => Pin::new(call).poll(context),
         }
+    }
+}
+
+/// The rest of a block of producer ids.
+#[derive(Default)]
+struct ProducerIds {
+    next: Cell<i64>,
+    end: Cell<i64>,
+}
+
+impl ProducerIds {
+    fn take(&self) -> Option<i64> {
+        let id = self.next.get();
+        (id < self.end.get()).then(|| {
+            self.next.set(id + 1);
+            id
+        })
+    }
+
+    fn refill(&self, block: std::ops::Range<i64>) {
+        self.next.set(block.start);
+        self.end.set(block.end);
     }
 }

@@ -3,18 +3,217 @@
 use std::rc::Rc;
 
 use super::Shard;
-use super::message::{Reply, Request};
+use super::message::{
+    AppendItem, AppendResult, EpochEndItem, OffsetAnswer, OffsetItem, ProducerAnswer, ReadItem, ReadResult, Reply, Request, WatchItem,
+};
+use crate::cluster::{METADATA_PARTITION, TopicIdPartition};
+use crate::log::{AppendError, Origin};
+use crate::partition::{Appending, FetchWaiter, Isolation, OffsetTarget, Partition, ReadRequest, Refusal};
+use crate::rt;
+use crate::wire::ErrorCode;
+
+/// Partitions that are planned between two looks at what else the shard has to do.
+const PLANS_AT_ONCE: usize = 64;
 
 impl Shard {
     /// Does what `request` asks of this shard.
     pub(super) async fn serve(self: &Rc<Shard>, request: Request) -> Reply {
         match request {
-            Request::Connection(new) => {
-                let serve = self.connection_handler.get().expect("connections come once net has started");
-                serve(new).await;
+            Request::Append { items, wait_durable } => Reply::Append(self.append(items, wait_durable).await),
+            Request::Read { items, max_bytes } => Reply::Read(self.read(items, max_bytes).await),
+            Request::Watch { items, missing_bytes } => {
+                self.watch(items, missing_bytes).await;
                 Reply::Done
             }
-            other => unreachable!("no room of this shard serves {other:?} yet"),
+            Request::Offsets { items } => Reply::Offsets(self.offsets(items).await),
+            Request::EpochEnds { items } => Reply::EpochEnds(items.iter().map(|item| self.epoch_end(item)).collect()),
+            Request::DeleteRecords { items } => Reply::Deleted(self.delete_records(items).await),
+            Request::Producers { items } => Reply::Producers(items.iter().map(|partition| self.producers(partition)).collect()),
+            Request::Sizes { only } => Reply::Sizes(self.sizes(only)),
+            Request::Group(request) => Reply::Group(self.groups.handle(request).await),
+            Request::Controller(request) => {
+                let controller = Rc::clone(self.controller.get().expect("controller requests go to shard 0 once it has started"));
+                Reply::Controller(controller.handle(request).await)
+            }
+            Request::Image { image, step } => {
+                self.take_image(image, step).await;
+                Reply::Done
+            }
+            Request::Connection(new) => {
+                let handler = self.client_handler.get().expect("connections come once net has started");
+                handler.serve(new).await;
+                Reply::Done
+            }
+            Request::Stop(step) => Reply::Stopped(self.stop(step).await),
         }
     }
+
+    /// The batches are admitted in their order; then all are waited for together.
+    async fn append(&self, items: Vec<AppendItem>, wait_durable: bool) -> Vec<AppendResult> {
+        let mut admitted = Vec::with_capacity(items.len());
+        let turn = self.admission.acquire(1).await;
+        for item in items {
+            admitted.push(self.admit(&item).await);
+        }
+        drop(turn);
+        let mut results = Vec::with_capacity(admitted.len());
+        for admission in admitted {
+            results.push(match admission {
+                Ok((partition, appending)) if wait_durable => match partition.wait_durable(appending.sequence).await {
+                    Ok(()) => appended(&appending),
+                    Err(error) => refused(&error, appending.log_start_offset),
+                },
+                Ok((_, appending)) => appended(&appending),
+                Err(result) => result,
+            });
+        }
+        results
+    }
+
+    async fn admit(&self, item: &AppendItem) -> Result<(Rc<Partition>, Appending), AppendResult> {
+        let Some(partition) = self.partitions.get(&item.partition) else {
+            return Err(AppendResult {
+                error: ErrorCode::NotLeaderOrFollower,
+                message: None,
+                base_offset: -1,
+                log_append_time_ms: -1,
+                log_start_offset: -1,
+            });
+        };
+        match partition.append(&item.batch, Origin::Client { transaction_version: 0 }).await {
+            Ok(appending) => Ok((partition, appending)),
+            Err(error) => Err(refused(&error, partition.log_start_offset())),
+        }
+    }
+
+    /// Plans in request order; what one partition takes is not there for the next, but the first with records gives at least a batch.
+    async fn read(&self, items: Vec<ReadItem>, max_bytes: usize) -> Vec<ReadResult> {
+        let mut left = max_bytes;
+        let mut nothing_yet = true;
+        let mut results = Vec::with_capacity(items.len());
+        for (index, item) in items.into_iter().enumerate() {
+            if index % PLANS_AT_ONCE == PLANS_AT_ONCE - 1 {
+                rt::yield_now().await;
+            }
+            let result = self.read_one(&item, left, nothing_yet).await;
+            let bytes = result.bytes();
+            left = left.saturating_sub(bytes);
+            nothing_yet &= bytes == 0;
+            results.push(result);
+        }
+        results
+    }
+
+    async fn read_one(&self, item: &ReadItem, left: usize, nothing_yet: bool) -> ReadResult {
+        let Some(partition) = self.partitions.get(&item.partition) else { return ReadResult::failed(ErrorCode::NotLeaderOrFollower) };
+        let request = ReadRequest {
+            offset: item.fetch_offset,
+            max_bytes: item.max_bytes.min(left),
+            isolation: if item.read_committed { Isolation::ReadCommitted } else { Isolation::ReadUncommitted },
+            whole_first_batch: nothing_yet,
+            current_leader_epoch: item.current_leader_epoch,
+            last_fetched_epoch: item.last_fetched_epoch,
+        };
+        match partition.plan_read(&request).await {
+            Ok(plan) => ReadResult {
+                error: ErrorCode::None,
+                high_watermark: plan.high_watermark,
+                last_stable_offset: plan.last_stable_offset,
+                log_start_offset: plan.log_start_offset,
+                diverging: plan.diverging,
+                aborted: plan.aborted.iter().map(|aborted| (aborted.producer_id, aborted.first_offset)).collect(),
+                pieces: plan.pieces,
+                leader_id: self.config.node_id(),
+                leader_epoch: plan.leader_epoch,
+                seen: Some(plan.seen),
+            },
+            Err(refusal) => {
+                let failed = ReadResult::failed(refusal.error_code());
+                ReadResult { leader_id: self.config.node_id(), leader_epoch: partition.leader_epoch(), ..failed }
+            }
+        }
+    }
+
+    async fn watch(&self, items: Vec<WatchItem>, missing_bytes: u64) {
+        let waiter = FetchWaiter::new(missing_bytes);
+        for item in &items {
+            match self.partitions.get(&item.partition) {
+                Some(partition) => partition.watch(&waiter, &item.seen),
+                None => waiter.fire(),
+            }
+        }
+        waiter.fired().await;
+    }
+
+    async fn offsets(&self, items: Vec<OffsetItem>) -> Vec<Result<OffsetAnswer, ErrorCode>> {
+        let mut answers = Vec::with_capacity(items.len());
+        for item in items {
+            answers.push(self.offset(&item).await.map_err(|refusal| refusal.error_code()));
+        }
+        answers
+    }
+
+    async fn offset(&self, item: &OffsetItem) -> Result<OffsetAnswer, Refusal> {
+        let partition = self.led(&item.partition)?;
+        let isolation = if item.read_committed { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
+        let target = OffsetTarget::from_timestamp(item.timestamp).expect("the request's timestamps are checked where it arrives");
+        let found = partition.find_offset(target, isolation, item.current_leader_epoch).await?;
+        Ok(OffsetAnswer { offset: found.offset, timestamp: found.timestamp, leader_epoch: found.leader_epoch })
+    }
+
+    fn epoch_end(&self, item: &EpochEndItem) -> Result<(i32, i64), ErrorCode> {
+        let end = self.led(&item.partition).and_then(|partition| partition.epoch_end(item.leader_epoch, item.current_leader_epoch));
+        end.map(|end| (end.leader_epoch, end.end_offset)).map_err(|refusal| refusal.error_code())
+    }
+
+    async fn delete_records(&self, items: Vec<(TopicIdPartition, i64)>) -> Vec<Result<i64, ErrorCode>> {
+        let mut answers = Vec::with_capacity(items.len());
+        for (key, offset) in items {
+            answers.push(match self.led(&key) {
+                Ok(partition) => partition.delete_records(offset).await.map_err(|refusal| refusal.error_code()),
+                Err(refusal) => Err(refusal.error_code()),
+            });
+        }
+        answers
+    }
+
+    fn producers(&self, key: &TopicIdPartition) -> Result<Vec<ProducerAnswer>, ErrorCode> {
+        let partition = self.led(key).map_err(|refusal| refusal.error_code())?;
+        let answer = |producer: crate::log::ProducerView| ProducerAnswer {
+            producer_id: producer.producer_id,
+            producer_epoch: producer.producer_epoch,
+            last_sequence: producer.last_sequence,
+            last_timestamp: producer.last_timestamp,
+            coordinator_epoch: producer.coordinator_epoch,
+            current_transaction_start_offset: producer.transaction_first_offset,
+        };
+        Ok(partition.producers().into_iter().map(answer).collect())
+    }
+
+    fn sizes(&self, only: Option<Vec<TopicIdPartition>>) -> Vec<(TopicIdPartition, i64)> {
+        let partitions = match only {
+            Some(keys) => keys.iter().filter_map(|key| self.partitions.get(key)).collect(),
+            None => self.partitions.all(),
+        };
+        let topics = partitions.iter().filter(|partition| partition.id() != METADATA_PARTITION);
+        topics.map(|partition| (partition.id(), partition.size_bytes() as i64)).collect()
+    }
+
+    fn led(&self, key: &TopicIdPartition) -> Result<Rc<Partition>, Refusal> {
+        self.partitions.get(key).ok_or(Refusal::NotLeader)
+    }
+}
+
+fn appended(appending: &Appending) -> AppendResult {
+    AppendResult {
+        error: ErrorCode::None,
+        message: None,
+        base_offset: appending.base_offset,
+        log_append_time_ms: appending.log_append_time_ms,
+        log_start_offset: appending.log_start_offset,
+    }
+}
+
+fn refused(error: &AppendError, log_start_offset: i64) -> AppendResult {
+    AppendResult { error: error.error_code(), message: Some(error.to_string()), base_offset: -1, log_append_time_ms: -1, log_start_offset }
 }

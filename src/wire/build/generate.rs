@@ -234,7 +234,7 @@ fn writer(text: &mut String, message: &Message, structure: &Structure, versions:
             let refused = format!("{}.{}", structure.name, field.name);
             let _ = writeln!(
                 text,
-                "if !({present}) && {} {{ return Err(EncodeError::field_not_in_version(\"{refused}\", version)); }}",
+                "if !({present}) && {} {{ encoder.field_not_in_version(\"{refused}\", version)?; }}",
                 differs_from_default(field),
             );
         }

@@ -40,6 +40,7 @@ pub struct Encoder {
     /// What stands apart from `memory`, with its position in `memory`, in order.
     apart: Vec<(usize, Chunk)>,
     apart_bytes: usize,
+    drops_unknown_fields: bool,
 }
 
 impl Encoder {
@@ -49,6 +50,17 @@ impl Encoder {
 
     pub fn with_capacity(bytes: usize) -> Encoder {
         Encoder { memory: BytesMut::with_capacity(bytes), ..Encoder::default() }
+    }
+
+    /// From now on a field that the version does not know is left out, whatever its value: for answers, which say to an old client what it can understand.
+    pub fn drop_unknown_fields(mut self) -> Encoder {
+        self.drops_unknown_fields = true;
+        self
+    }
+
+    /// Called by generated code for a field with a value, in a version that does not know the field.
+    pub(crate) fn field_not_in_version(&self, field: &'static str, version: i16) -> Result<(), EncodeError> {
+        if self.drops_unknown_fields { Ok(()) } else { Err(EncodeError::FieldNotInVersion { field, version }) }
     }
 
     /// Bytes written so far, those of deferred records included.
@@ -261,12 +273,6 @@ pub enum EncodeError {
     TooLong { length: usize },
     /// Two tagged fields with one tag.
     TagTwice { tag: u32 },
-}
-
-impl EncodeError {
-    pub(crate) fn field_not_in_version(field: &'static str, version: i16) -> EncodeError {
-        EncodeError::FieldNotInVersion { field, version }
-    }
 }
 
 impl fmt::Display for EncodeError {

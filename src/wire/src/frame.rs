@@ -47,9 +47,9 @@ pub fn read_response_header(decoder: &mut Decoder, api_key: ApiKey, version: i16
     ResponseHeader::decode(decoder, api_key.response_header_version(version)).map(|header| header.correlation_id)
 }
 
-/// The chunks of a whole response frame: length, header, message.
+/// The chunks of a whole response frame: length, header, message. Fields that the version does not know are left out.
 pub fn encode_response<M: Message>(api_key: ApiKey, version: i16, correlation_id: i32, response: &M) -> Result<Vec<Chunk>, EncodeError> {
-    let mut encoder = Encoder::with_capacity(256);
+    let mut encoder = Encoder::with_capacity(256).drop_unknown_fields();
     encoder.int32(0);
     let header = ResponseHeader { correlation_id, ..ResponseHeader::default() };
     header.encode(&mut encoder, api_key.response_header_version(version))?;

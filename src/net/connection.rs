@@ -1,0 +1,258 @@
+//! One connection on its shard: frames in, answers out in request order, everything bounded.
+//!
+//! Two halves share the socket. The reading half takes a frame, lets `api` begin it and goes on to the next one only as far as Kafka's order allows: produce requests overlap in
+//! their wait for durability, any other request waits until all before it are answered. The writing half sends answers in order, several in one vectored send when they are ready
+//! together.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+
+use super::limits::{FRAME_STEP_BYTES, Limits};
+use super::pipeline::Pipeline;
+use crate::api::{self, Answer, Begun, CloseReason, ConnectionContext, Response};
+use crate::rt::file::File;
+use crate::rt::{self, net::Stream};
+use crate::shard::Shard;
+use crate::wire::Chunk;
+
+/// Answers that are ready together leave in one send of about this size.
+const COALESCED_BYTES: usize = 256 * 1024;
+
+/// What a connection starts with to read into; enough for most requests, small enough for ten thousand idle clients.
+const READ_BYTES_MIN: usize = 4 * 1024;
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The client closed it between two frames.
+    ByClient,
+    /// The client went away within a frame, or the socket failed.
+    Broken(io::Error),
+    /// The size field of a frame is negative or larger than `socket.request.max.bytes`.
+    FrameSize(i32),
+    /// A request could not be served and has no error answer.
+    Refused(CloseReason),
+}
+
+/// What the reaper looks at to end connections that are idle or stuck, and the books of shutdown.
+pub struct Activity {
+    /// When the last byte came or went.
+    pub last: Cell<Instant>,
+    /// When the frame that is being read began.
+    pub frame_since: Cell<Option<Instant>>,
+    /// Requests under way.
+    pub busy: Cell<usize>,
+}
+
+/// Serves one client until either side closes.
+pub async fn serve(
+    shard: Rc<Shard>,
+    stream: Rc<Stream>,
+    context: Rc<ConnectionContext>,
+    limits: Rc<Limits>,
+    activity: Rc<Activity>,
+) -> Ended {
+    let pipeline = Pipeline::new();
+    let failure: Rc<RefCell<Option<Ended>>> = Rc::default();
+    let writer = rt::spawn({
+        let (stream, pipeline, failure, activity) = (Rc::clone(&stream), Rc::clone(&pipeline), Rc::clone(&failure), Rc::clone(&activity));
+        async move {
+            if let Err(ended) = write_answers(&stream, &pipeline, &activity).await {
+                *failure.borrow_mut() = Some(ended);
+                // Wakes the reading half, which may be waiting for the client's next frame.
+                let _already_gone = stream.shutdown(Shutdown::Both);
+                while let Some((answer, request_bytes)) = pipeline.next().await {
+                    drop(answer);
+                    pipeline.sent(request_bytes);
+                }
+            }
+        }
+    });
+    let mut reader = Reader { stream: &stream, buffer: BytesMut::new(), limits: &limits, activity: &activity };
+    let ended = read_requests(&mut reader, &shard, &context, &pipeline, &failure).await;
+    pipeline.close();
+    // What was asked before the client closed its side is still answered.
+    writer.await;
+    failure.take().unwrap_or(ended)
+}
+
+async fn read_requests(
+    reader: &mut Reader<'_>,
+    shard: &Rc<Shard>,
+    context: &Rc<ConnectionContext>,
+    pipeline: &Rc<Pipeline>,
+    failure: &RefCell<Option<Ended>>,
+) -> Ended {
+    loop {
+        let frame = match reader.frame().await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Ended::ByClient,
+            Err(ended) => return ended,
+        };
+        if failure.borrow().is_some() {
+            return Ended::ByClient;
+        }
+        let request_bytes = frame.len();
+        let held = shard.request_memory().acquire(request_bytes).await;
+        pipeline.room(request_bytes, reader.limits).await;
+        reader.activity.busy.set(reader.activity.busy.get() + 1);
+        match api::begin(shard, context, frame).await {
+            Err(reason) => {
+                reader.activity.busy.set(reader.activity.busy.get() - 1);
+                return Ended::Refused(reason);
+            }
+            Ok(Begun::Overlapping(answer)) => {
+                let answer = async move {
+                    let answer = answer.await;
+                    drop(held);
+                    answer
+                };
+                pipeline.push(Box::pin(answer), request_bytes);
+            }
+            Ok(Begun::Alone(request)) => {
+                pipeline.drained().await;
+                let answer = request.answer().await;
+                drop(held);
+                pipeline.push(Box::pin(std::future::ready(answer)), request_bytes);
+            }
+        }
+    }
+}
+
+async fn write_answers(stream: &Stream, pipeline: &Pipeline, activity: &Activity) -> Result<(), Ended> {
+    while let Some((answer, request_bytes)) = pipeline.next().await {
+        let mut ready = VecDeque::from([(answer.await, request_bytes)]);
+        let mut close = None;
+        while let Some((answer, request_bytes)) = ready.pop_front() {
+            let mut batch = Outgoing::default();
+            let mut finished = vec![request_bytes];
+            batch.add(answer, &mut close);
+            while close.is_none() && batch.bytes < COALESCED_BYTES {
+                let Some((answer, request_bytes)) = pipeline.next_if_ready() else { break };
+                batch.add(answer, &mut close);
+                finished.push(request_bytes);
+            }
+            batch.send(stream).await.map_err(Ended::Broken)?;
+            activity.last.set(Instant::now());
+            for request_bytes in finished {
+                activity.busy.set(activity.busy.get() - 1);
+                pipeline.sent(request_bytes);
+            }
+            if let Some(reason) = close.take() {
+                return Err(Ended::Refused(reason));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Answers that leave together.
+#[derive(Default)]
+struct Outgoing {
+    responses: Vec<Response>,
+    bytes: usize,
+}
+
+impl Outgoing {
+    fn add(&mut self, answer: Answer, close: &mut Option<CloseReason>) {
+        match answer {
+            Answer::Nothing => {}
+            Answer::Close(reason) => *close = Some(reason),
+            Answer::Send(response) => {
+                self.bytes += response.chunks.iter().map(Chunk::length).sum::<usize>();
+                self.responses.push(response);
+            }
+        }
+    }
+
+    /// One vectored send for what lies in memory, `sendfile` for what lies in segments.
+    async fn send(self, stream: &Stream) -> io::Result<()> {
+        let mut memory: Vec<Bytes> = Vec::new();
+        for response in self.responses {
+            for chunk in response.chunks {
+                match chunk {
+                    Chunk::Memory(bytes) => memory.push(bytes),
+                    Chunk::Deferred(records) => {
+                        stream.write_all(std::mem::take(&mut memory)).await?;
+                        let range = &response.files[records.token as usize];
+                        send_range(stream, &range.file, range.position, records.length as usize).await?;
+                    }
+                }
+            }
+        }
+        if memory.is_empty() { Ok(()) } else { stream.write_all(memory).await }
+    }
+}
+
+/// Warm parts of a segment leave by `sendfile`; cold ones are read ahead off this core first, so that the disk never stops the shard.
+async fn send_range(stream: &Stream, file: &File, position: u64, length: usize) -> io::Result<()> {
+    let mut sent = 0;
+    while sent < length {
+        let part = (length - sent).min(FRAME_STEP_BYTES);
+        let from = position + sent as u64;
+        if !file.is_cached(from, part) {
+            file.read_ahead(from, part as u32).await.map_err(io::Error::other)?;
+        }
+        stream.send_file(file, from, part).await?;
+        sent += part;
+    }
+    Ok(())
+}
+
+/// Cuts the byte stream into frames: a big-endian size of four bytes, then so many bytes.
+struct Reader<'a> {
+    stream: &'a Stream,
+    buffer: BytesMut,
+    limits: &'a Limits,
+    activity: &'a Activity,
+}
+
+impl Reader<'_> {
+    /// The next frame without its size; `None` when the client has closed between two frames.
+    async fn frame(&mut self) -> Result<Option<Bytes>, Ended> {
+        if self.buffer.is_empty() {
+            self.activity.frame_since.set(None);
+            // A buffer that once held a large frame is not kept by an idle connection.
+            if self.buffer.capacity() > FRAME_STEP_BYTES {
+                self.buffer = BytesMut::new();
+            }
+        }
+        while self.buffer.len() < 4 {
+            if !self.fill(READ_BYTES_MIN).await? {
+                return if self.buffer.is_empty() { Ok(None) } else { Err(Ended::Broken(io::ErrorKind::UnexpectedEof.into())) };
+            }
+        }
+        let size = i32::from_be_bytes(self.buffer[..4].try_into().expect("four bytes"));
+        if size < 0 || size as usize > self.limits.frame_bytes_max {
+            return Err(Ended::FrameSize(size));
+        }
+        let total = 4 + size as usize;
+        while self.buffer.len() < total {
+            let missing = total - self.buffer.len();
+            if !self.fill(missing.min(FRAME_STEP_BYTES.max(self.buffer.len()))).await? {
+                return Err(Ended::Broken(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+        let mut frame = self.buffer.split_to(total);
+        self.activity.frame_since.set(if self.buffer.is_empty() { None } else { Some(Instant::now()) });
+        Ok(Some(frame.split_off(4).freeze()))
+    }
+
+    /// Reads what is there, with room for at least `bytes`; false at the end of the stream.
+    async fn fill(&mut self, bytes: usize) -> Result<bool, Ended> {
+        self.buffer.reserve(bytes);
+        let count = self.stream.read(&mut self.buffer).await.map_err(Ended::Broken)?;
+        let now = Instant::now();
+        self.activity.last.set(now);
+        if count > 0 && self.activity.frame_since.get().is_none() {
+            self.activity.frame_since.set(Some(now));
+        }
+        Ok(count > 0)
+    }
+}

@@ -1,0 +1,137 @@
+//! A new image reaches the shards: owners make what is new, everybody sees it, owners let go of what is gone.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::message::{PublishStep, Request};
+use super::{Call, Shard};
+use crate::cluster::{Image, METADATA_PARTITION, PartitionImage, TopicIdPartition, TopicImage};
+use crate::config::TopicSettings;
+use crate::partition::NewPartition;
+use crate::rt::{self, ShardId};
+
+/// Partitions that are made or opened between two looks at what else the shard has to do.
+const PARTITIONS_AT_ONCE: usize = 32;
+
+impl Shard {
+    /// Hands `image` to every shard. When this returns, every shard answers by it.
+    pub async fn publish(self: &Rc<Shard>, image: Arc<Image>) {
+        for step in [PublishStep::Prepare, PublishStep::Adopt] {
+            let tell = |shard| self.call(ShardId(shard), Request::Image { image: Arc::clone(&image), step });
+            let calls: Vec<Call> = (0..self.shards).map(tell).collect();
+            for call in calls {
+                call.await;
+            }
+        }
+    }
+
+    pub(super) async fn take_image(self: &Rc<Shard>, image: Arc<Image>, step: PublishStep) {
+        match step {
+            PublishStep::Prepare => self.prepare(&image).await,
+            PublishStep::Adopt => self.adopt(image).await,
+        }
+    }
+
+    /// Makes what `image` has and this shard has not, and takes over new leader epochs.
+    async fn prepare(&self, image: &Image) {
+        let former = self.image();
+        let mut touched = 0;
+        for topic in image.topics() {
+            if former.topic_by_id(&topic.id).is_some_and(|known| Arc::ptr_eq(known, topic)) {
+                continue;
+            }
+            let settings = self.resolve_settings(image, topic);
+            for (key, partition) in self.owned(topic) {
+                self.lead(key, topic, partition, &settings).await;
+                touched += 1;
+                if touched % PARTITIONS_AT_ONCE == 0 {
+                    rt::yield_now().await;
+                }
+            }
+        }
+    }
+
+    async fn lead(&self, key: TopicIdPartition, topic: &TopicImage, image: &PartitionImage, settings: &TopicSettings) {
+        if let Some(replica) = self.partitions.get(&key) {
+            replica.become_leader(image.leader_epoch);
+            return;
+        }
+        let recovered = self.recovered.borrow_mut().remove(&key);
+        let replica = match recovered {
+            Some(recovered) => Ok(self.partitions.open(recovered, Arc::clone(&topic.name), settings)),
+            None => self.partitions.create(self.new_partition(key, topic, image), settings).await,
+        };
+        match replica {
+            Ok(replica) => replica.become_leader(image.leader_epoch),
+            // Requests for it answer NOT_LEADER_OR_FOLLOWER, which clients retry; a restart tries again.
+            Err(error) => tracing::error!(topic = &*topic.name, partition = key.partition, %error, "cannot make a partition"),
+        }
+    }
+
+    fn new_partition(&self, id: TopicIdPartition, topic: &TopicImage, image: &PartitionImage) -> NewPartition {
+        let assigned = self.directories.iter().find(|directory| image.directories.contains(&directory.id));
+        let directory = assigned.unwrap_or(&self.directories[0]);
+        NewPartition { id, topic: Arc::clone(&topic.name), data_directory: directory.path.clone(), directory_id: directory.id }
+    }
+
+    async fn adopt(&self, image: Arc<Image>) {
+        let former = self.image.replace(Arc::clone(&image));
+        self.topic_settings.borrow_mut().clear();
+        self.apply_settings(&former, &image);
+        self.groups.image_changed(&former, &image);
+        self.image_changed.notify_all();
+        let gone = former.topics().filter(|topic| image.topic_by_id(&topic.id).is_none());
+        let mut keys: Vec<TopicIdPartition> = gone.flat_map(|topic| self.owned(topic)).map(|(key, _)| key).collect();
+        keys.extend(self.open_strays());
+        for key in keys {
+            if let Err(error) = self.partitions.delete(&key).await {
+                tracing::error!(partition = %key, %error, "cannot remove a deleted partition");
+            }
+        }
+    }
+
+    /// Partitions that recovery found and that no topic has: their deletion was decided, and cut short. They are opened to be deleted like any other.
+    fn open_strays(&self) -> Vec<TopicIdPartition> {
+        let strays = self.recovered.take();
+        let mut keys = Vec::with_capacity(strays.len());
+        for (key, recovered) in strays {
+            if key == METADATA_PARTITION {
+                continue;
+            }
+            let topic = recovered.facts.home.name.rsplit_once('-').map_or("", |(topic, _)| topic);
+            tracing::info!(topic, partition = key.partition, "removing a partition whose topic is deleted");
+            self.partitions.open(recovered.clone(), Arc::from(topic), self.config.topic_defaults());
+            keys.push(key);
+        }
+        keys
+    }
+
+    fn apply_settings(&self, former: &Image, image: &Image) {
+        for topic in image.topics() {
+            if former.topic_overrides(&topic.name).eq(image.topic_overrides(&topic.name)) {
+                continue;
+            }
+            let settings = self.resolve_settings(image, topic);
+            for (key, _) in self.owned(topic) {
+                if let Some(replica) = self.partitions.get(&key) {
+                    replica.apply_settings(&settings);
+                }
+            }
+        }
+    }
+
+    /// A topic's own settings over the broker's. The controller has checked them; one that a later version refuses does not count.
+    pub(super) fn resolve_settings(&self, image: &Image, topic: &TopicImage) -> TopicSettings {
+        TopicSettings::resolve(image.topic_overrides(&topic.name), &self.config).unwrap_or_else(|error| {
+            tracing::warn!(topic = &*topic.name, reason = error.message, "a topic's settings do not count");
+            self.config.topic_defaults().clone()
+        })
+    }
+
+    fn owned<'topic>(&self, topic: &'topic TopicImage) -> impl Iterator<Item = (TopicIdPartition, &'topic PartitionImage)> + use<'topic> {
+        let (id, shards, topic_id) = (self.id, self.shards, topic.id);
+        let keyed =
+            topic.partitions.iter().enumerate().map(move |(index, partition)| (TopicIdPartition::new(topic_id, index as i32), partition));
+        keyed.filter(move |(key, _)| super::owner(key, shards) == id)
+    }
+}
