@@ -24,19 +24,19 @@ pub struct Corelane {
 #[derive(Args)]
 pub struct Settings {
     /// A server.properties, as Kafka's.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// One setting; may be repeated.
-    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Where topics lie: log.dirs.
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     pub data_dir: Option<String>,
     /// Shards, each with a core of its own.
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, value_name = "N")]
     pub shards: Option<u16>,
     /// Form of the log lines.
-    #[arg(long, global = true, value_parser = ["plain", "json"])]
+    #[arg(long, value_parser = ["plain", "json"])]
     pub log_format: Option<String>,
 }
 
@@ -54,22 +54,45 @@ pub enum ConfigCommand {
     /// Print every setting with its type, default, range and meaning.
     Reference,
     /// Print the settings that a start with the same arguments would use, with their sources.
-    Effective,
+    Effective {
+        #[command(flatten)]
+        settings: Settings,
+    },
     /// Say what a start with this file would refuse or warn of.
     Check {
         /// A server.properties.
         file: PathBuf,
+        #[command(flatten)]
+        settings: Settings,
     },
 }
 
 impl Corelane {
     /// Reads the file if one is named, and puts the arguments over it.
     pub fn sources(&self) -> Result<Sources, String> {
-        let file = match &self.command {
-            Some(Command::Config { command: ConfigCommand::Check { file } }) => Some(file),
+        let file = self.file().map(read).transpose()?;
+        Ok(Sources { file, environment: environment(), arguments: self.pairs()? })
+    }
+
+    fn file(&self) -> Option<&PathBuf> {
+        match &self.command {
+            Some(Command::Config { command: ConfigCommand::Check { file, .. } }) => Some(file),
+            Some(Command::Config { command: ConfigCommand::Effective { settings } }) => {
+                settings.config.as_ref().or(self.settings.config.as_ref())
+            }
             _ => self.settings.config.as_ref(),
-        };
-        Ok(Sources { file: file.map(read).transpose()?, environment: environment(), arguments: self.settings.pairs()? })
+        }
+    }
+
+    /// What stands before the command, then what stands after it.
+    fn pairs(&self) -> Result<Vec<(String, String)>, String> {
+        let mut pairs = self.settings.pairs()?;
+        if let Some(Command::Config { command: ConfigCommand::Check { settings, .. } | ConfigCommand::Effective { settings } }) =
+            &self.command
+        {
+            pairs.extend(settings.pairs()?);
+        }
+        Ok(pairs)
     }
 }
 
@@ -95,4 +118,22 @@ fn read(path: &PathBuf) -> Result<sources::File, String> {
 /// Variables that are no text cannot be settings.
 fn environment() -> Vec<(String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn arguments_become_settings() {
+        Corelane::command().debug_assert();
+        let line = ["corelane", "--set", "a=b=c", "--data-dir", "/d", "config", "effective", "--shards", "2", "--set", " x = y"];
+        let pairs = Corelane::try_parse_from(line).expect("a legal line").pairs().expect("pairs");
+        let told: Vec<(&str, &str)> = pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        assert_eq!(told, [("a", "b=c"), ("log.dirs", "/d"), ("x", " y"), ("shards", "2")]);
+        let wrong = Corelane::try_parse_from(["corelane", "--set", "a"]).expect("clap cannot know").pairs();
+        assert_eq!(wrong.unwrap_err(), "--set a: KEY=VALUE is wanted");
+    }
 }

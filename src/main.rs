@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     };
     match &arguments.command {
         Some(Command::Config { command: ConfigCommand::Reference }) => output::print_reference(),
-        Some(Command::Config { command: ConfigCommand::Effective }) => output::print_effective(&sources),
+        Some(Command::Config { command: ConfigCommand::Effective { .. } }) => output::print_effective(&sources),
         Some(Command::Config { command: ConfigCommand::Check { .. } }) => output::check(&sources),
         None => match output::load(&sources) {
             Ok(config) => {

@@ -161,6 +161,22 @@ impl Config {
         Value::Long(if time < 0 { -1 } else { time.saturating_mul(unit_ms) })
     }
 
+    /// The value of a broker setting that counts for one listener: what is said of that listener, else of all.
+    pub fn listener_value(&self, listener: &Listener, name: &str) -> Value {
+        let own = self.text_set(&format!("listener.name.{}.{name}", listener.name.to_lowercase()));
+        let own = own.zip(table::find(Scope::Broker, name)).and_then(|(text, setting)| value::parse(setting, text).ok());
+        own.unwrap_or_else(|| self.value(name).clone())
+    }
+
+    /// `max.connections.per.ip.overrides`: hosts, each with how many connections may come from it.
+    pub fn connections_per_ip_exceptions(&self) -> impl Iterator<Item = (&str, i32)> {
+        let text = match self.value("max.connections.per.ip.overrides") {
+            Value::Text(text) => text.as_str(),
+            _ => "",
+        };
+        text.split(',').filter_map(check::connection_exception)
+    }
+
     fn list(&self, name: &str) -> &[String] {
         match self.value(name) {
             Value::List(items) => items,

@@ -353,6 +353,20 @@ mod tests {
         let file = "process.roles=broker,controller\nnode.id=1\ncontroller.listener.names=C\nlisteners=PLAINTEXT://:1,C://:2\n";
         let warnings = load(file, &[]).unwrap().warnings;
         assert!(warnings[0].starts_with("offsets.topic.replication.factor=3, but a single node"), "{warnings:?}");
-        assert!(load(file, &[("max.connections.per.ip.overrides", "127.0.0.1:5, ::1:6")]).is_ok());
+    }
+
+    #[test]
+    fn connections_are_bounded_by_listener_and_by_host() {
+        let arguments = [
+            ("max.connections.per.ip.overrides", "127.0.0.1:5, ::1:6"),
+            ("max.connections", "9"),
+            ("listeners", "PLAINTEXT://127.0.0.1:0,SIDE://127.0.0.1:0"),
+            ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,SIDE:PLAINTEXT"),
+            ("listener.name.side.max.connections", "3"),
+        ];
+        let config = load("", &arguments).unwrap().config;
+        assert_eq!(config.connections_per_ip_exceptions().collect::<Vec<_>>(), [("127.0.0.1", 5), ("::1", 6)]);
+        let bound = |index: usize| config.listener_value(&config.listeners()[index], "max.connections").whole();
+        assert_eq!((bound(0), bound(1)), (Some(9), Some(3)));
     }
 }

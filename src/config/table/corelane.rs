@@ -31,12 +31,12 @@ pub(super) const ROWS: &[Setting] = settings! {
     /// of them is answered.
     "connection.produce.inflight.max": Int = "32", Between(1, 10_000), ReadOnly, Works;
 
-    /// Bytes of answers that may wait for one connection's reader. Beyond, nothing more is read from it, and its
-    /// fetches are served from disk instead of memory.
+    /// Bytes of those produce requests. The next is not read before they take less; a single larger one is taken
+    /// alone.
     "connection.queued.bytes.max": Long = "4194304", AtLeast(64 * KIB), ReadOnly, Works;
 
-    /// Bytes of requests and answers that all connections of one shard may hold together. Beyond, the shard reads
-    /// from none of them until some are done; a single frame up to `socket.request.max.bytes` is always let in.
+    /// Bytes of requests that all connections of one shard may hold together, unless `queued.max.request.bytes` says
+    /// less. Beyond, requests wait to be read until others are answered.
     "shard.queued.bytes.max": Long = "134217728", AtLeast(MIB), ReadOnly, Works;
 
     /// Memory of one shard for recently written records, from which consumers at the tail are served.

@@ -19,7 +19,7 @@ pub(super) const ROWS: &[Setting] = settings! {
     "offsets.commit.timeout.ms": Int = "5000", AtLeast(1), ReadOnly, Works;
 
     /// Bytes read at a time when a coordinator loads its partition.
-    "offsets.load.buffer.size": Int = "5242880", AtLeast(1), ReadOnly, Later;
+    "offsets.load.buffer.size": Int = "5242880", AtLeast(1), ReadOnly, Works;
 
     /// Replicas of `__consumer_offsets`; it cannot be made while there are fewer brokers.
     "offsets.topic.replication.factor": Short = "3", AtLeast(1), ReadOnly, Works;
@@ -41,10 +41,10 @@ pub(super) const ROWS: &[Setting] = settings! {
     "offset.metadata.max.bytes": Int = "4096", Any, ReadOnly, Works;
 
     /// How long the offsets of an empty group, or of a topic that its group left, are kept.
-    "offsets.retention.minutes": Int = "10080", AtLeast(1), ReadOnly, Later;
+    "offsets.retention.minutes": Int = "10080", AtLeast(1), ReadOnly, Works;
 
     /// How often expired offsets are looked for.
-    "offsets.retention.check.interval.ms": Long = "600000", AtLeast(1), ReadOnly, Later;
+    "offsets.retention.check.interval.ms": Long = "600000", AtLeast(1), ReadOnly, Works;
 
     /// Shortest session timeout in JoinGroup, else INVALID_SESSION_TIMEOUT.
     "group.min.session.timeout.ms": Int = "6000", Any, ReadOnly, Works;

@@ -58,24 +58,24 @@ pub(super) const ROWS: &[Setting] = settings! {
 
     /// Records after which a log is flushed to stable storage. 1 (our default; Kafka's is never): every
     /// acknowledgement means on stable storage. Larger: acknowledged when written, flushed after so many
-    /// records.
+    /// records; that class is not built yet, and such logs are flushed for every acknowledgement too.
     "log.flush.interval.messages": Long = "1", AtLeast(1), Cluster, Works;
 
     /// How long a deleted file stays on the disk under another name.
     "log.segment.delete.delay.ms": Long = "60000", AtLeast(0), Cluster, Later;
 
     /// How often logs are looked at for a flush that is due by time.
-    "log.flush.scheduler.interval.ms": Long = "9223372036854775807", Any, ReadOnly, Works;
+    "log.flush.scheduler.interval.ms": Long = "9223372036854775807", Any, ReadOnly, Later;
 
     /// Age at which unflushed records are flushed; unset, `log.flush.scheduler.interval.ms` stands in. Without
     /// meaning where every record is flushed at once.
-    "log.flush.interval.ms": Long = null, Any, Cluster, Works;
+    "log.flush.interval.ms": Long = null, Any, Cluster, Later;
 
     /// How often the recovery points are written to their checkpoint file.
-    "log.flush.offset.checkpoint.interval.ms": Int = "60000", AtLeast(0), ReadOnly, Works;
+    "log.flush.offset.checkpoint.interval.ms": Int = "60000", AtLeast(0), ReadOnly, Later;
 
     /// How often the log start offsets are written to their checkpoint file.
-    "log.flush.start.offset.checkpoint.interval.ms": Int = "60000", AtLeast(0), ReadOnly, Works;
+    "log.flush.start.offset.checkpoint.interval.ms": Int = "60000", AtLeast(0), ReadOnly, Later;
 
     /// Reserve a segment's whole size on the disk when it is made.
     "log.preallocate": Boolean = "false", Any, Cluster, Later;
@@ -87,7 +87,7 @@ pub(super) const ROWS: &[Setting] = settings! {
     "auto.create.topics.enable": Boolean = "true", Any, ReadOnly, Works;
 
     /// Replicas that must be in sync for a write with acks=all to be taken and for the high watermark to move.
-    "min.insync.replicas": Int = "1", AtLeast(1), Cluster, Works;
+    "min.insync.replicas": Int = "1", AtLeast(1), Cluster, Later;
 
     /// `CreateTime` keeps the producer's time, `LogAppendTime` replaces it by the broker's.
     "log.message.timestamp.type": String = "CreateTime", OneOf(&["CreateTime", "LogAppendTime"]), Cluster, Works;

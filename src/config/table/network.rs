@@ -57,7 +57,7 @@ pub(super) const ROWS: &[Setting] = settings! {
     "compression.gzip.level": Int = "-1", MinusOneOr(1, 9), Cluster, Works;
 
     /// lz4 level when the broker compresses.
-    "compression.lz4.level": Int = "9", Between(1, 17), Cluster, Works;
+    "compression.lz4.level": Int = "9", Between(1, 17), Cluster, Later;
 
     /// zstd level when the broker compresses; negative ones are faster.
     "compression.zstd.level": Int = "3", Between(-131_072, 22), Cluster, Works;
@@ -96,7 +96,7 @@ pub(super) const ROWS: &[Setting] = settings! {
     "max.connections.per.ip": Int = "2147483647", AtLeast(0), Cluster, Works;
 
     /// Exceptions to `max.connections.per.ip`: `host:count`, separated by commas.
-    "max.connections.per.ip.overrides": String = "", Any, Cluster, Works;
+    "max.connections.per.ip.overrides": String = "", Any, Cluster, Later;
 
     /// Connections to this broker; with a listener prefix, to that listener.
     "max.connections": Int = "2147483647", AtLeast(0), Cluster, Works;

@@ -65,13 +65,13 @@ pub(super) const ROWS: &[Setting] = settings! {
     "metadata.log.max.snapshot.interval.ms": Long = "3600000", AtLeast(0), ReadOnly, Works;
 
     /// Directory of the metadata log; absent, the first data directory.
-    "metadata.log.dir": String = null, Any, ReadOnly, Later;
+    "metadata.log.dir": String = null, Any, ReadOnly, Works;
 
     /// Largest segment of the metadata log.
-    "metadata.log.segment.bytes": Int = "1073741824", AtLeast(8 * MIB), ReadOnly, Later;
+    "metadata.log.segment.bytes": Int = "1073741824", AtLeast(8 * MIB), ReadOnly, Works;
 
     /// Age at which a segment of the metadata log is closed.
-    "metadata.log.segment.ms": Long = "604800000", Any, ReadOnly, Later;
+    "metadata.log.segment.ms": Long = "604800000", Any, ReadOnly, Works;
 
     /// How large metadata log and snapshots may grow together before the oldest go.
     "metadata.max.retention.bytes": Long = "104857600", Any, ReadOnly, Later;

@@ -37,7 +37,7 @@ pub(super) const ROWS: &[Setting] = settings! {
     "num.replica.fetchers": Int = "1", AtLeast(1), Cluster, Later;
 
     /// How often high watermarks are written to their checkpoint file.
-    "replica.high.watermark.checkpoint.interval.ms": Long = "5000", Any, ReadOnly, Works;
+    "replica.high.watermark.checkpoint.interval.ms": Long = "5000", Any, ReadOnly, Later;
 
     /// Clean-up rhythm of waiting fetches in Kafka.
     "fetch.purgatory.purge.interval.requests": Int = "1000", Any, ReadOnly, Ignored;

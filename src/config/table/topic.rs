@@ -17,11 +17,11 @@ pub(super) const ROWS: &[Setting] = settings! {
 
     /// Records after which the log is flushed to stable storage. 1 (our default; Kafka's is never): every
     /// acknowledgement means on stable storage. Larger: acknowledged when written, flushed after so many
-    /// records.
+    /// records; that class is not built yet, and such logs are flushed for every acknowledgement too.
     "flush.messages": Long = "1", AtLeast(1), Overrides("log.flush.interval.messages"), Works;
 
     /// Age at which unflushed records are flushed. Without meaning where every record is flushed at once.
-    "flush.ms": Long = "9223372036854775807", AtLeast(0), Overrides("log.flush.interval.ms"), Works;
+    "flush.ms": Long = "9223372036854775807", AtLeast(0), Overrides("log.flush.interval.ms"), Later;
 
     /// How large a partition may grow before its oldest segments go; -1 is no limit.
     "retention.bytes": Long = "-1", Any, Overrides("log.retention.bytes"), Later;
@@ -60,7 +60,7 @@ pub(super) const ROWS: &[Setting] = settings! {
     "unclean.leader.election.enable": Boolean = "false", Any, Overrides("unclean.leader.election.enable"), Later;
 
     /// Replicas that must be in sync for a write with acks=all to be taken and for the high watermark to move.
-    "min.insync.replicas": Int = "1", AtLeast(1), Overrides("min.insync.replicas"), Works;
+    "min.insync.replicas": Int = "1", AtLeast(1), Overrides("min.insync.replicas"), Later;
 
     /// `producer` keeps what the producer chose; any other (`uncompressed`, `gzip`, `snappy`, `lz4`, `zstd`)
     /// recompresses.
@@ -70,7 +70,7 @@ pub(super) const ROWS: &[Setting] = settings! {
     "compression.gzip.level": Int = "-1", MinusOneOr(1, 9), Overrides("compression.gzip.level"), Works;
 
     /// lz4 level when the broker compresses.
-    "compression.lz4.level": Int = "9", Between(1, 17), Overrides("compression.lz4.level"), Works;
+    "compression.lz4.level": Int = "9", Between(1, 17), Overrides("compression.lz4.level"), Later;
 
     /// zstd level when the broker compresses; negative ones are faster.
     "compression.zstd.level": Int = "3", Between(-131_072, 22), Overrides("compression.zstd.level"), Works;

@@ -4,26 +4,26 @@ use super::*;
 
 pub(super) const ROWS: &[Setting] = settings! {
     /// `min.insync.replicas` of `__transaction_state`.
-    "transaction.state.log.min.isr": Int = "2", AtLeast(1), ReadOnly, Later;
+    "transaction.state.log.min.isr": Int = "2", AtLeast(1), ReadOnly, Works;
 
     /// Bytes read at a time when a transaction coordinator loads its partition.
     "transaction.state.log.load.buffer.size": Int = "5242880", AtLeast(1), ReadOnly, Later;
 
     /// Replicas of `__transaction_state`; it cannot be made while there are fewer brokers.
-    "transaction.state.log.replication.factor": Short = "3", AtLeast(1), ReadOnly, Later;
+    "transaction.state.log.replication.factor": Short = "3", AtLeast(1), ReadOnly, Works;
 
     /// Partitions of `__transaction_state`; a transactional id picks one, and its leader coordinates it. Never
     /// change it later.
-    "transaction.state.log.num.partitions": Int = "50", AtLeast(1), ReadOnly, Later;
+    "transaction.state.log.num.partitions": Int = "50", AtLeast(1), ReadOnly, Works;
 
     /// Segment size of `__transaction_state`.
-    "transaction.state.log.segment.bytes": Int = "104857600", AtLeast(1), ReadOnly, Later;
+    "transaction.state.log.segment.bytes": Int = "104857600", AtLeast(1), ReadOnly, Works;
 
     /// Ask the coordinator whether a partition belongs to the transaction before appending to it (KIP-890).
     "transaction.partition.verification.enable": Boolean = "true", Any, Cluster, Later;
 
     /// Idle time after which a partition forgets an idempotent producer.
-    "producer.id.expiration.ms": Int = "86400000", AtLeast(1), Cluster, Works;
+    "producer.id.expiration.ms": Int = "86400000", AtLeast(1), Cluster, Later;
 
     /// Idle time after which a transactional id is forgotten.
     "transactional.id.expiration.ms": Int = "604800000", AtLeast(1), ReadOnly, Later;
@@ -50,5 +50,5 @@ pub(super) const ROWS: &[Setting] = settings! {
 /// Not listed by DescribeConfigs until somebody sets them.
 pub(super) const INTERNAL: &[Setting] = internal_settings! {
     /// How often forgotten producers are looked for.
-    "producer.id.expiration.check.interval.ms": Int = "600000", AtLeast(1), ReadOnly, Works;
+    "producer.id.expiration.check.interval.ms": Int = "600000", AtLeast(1), ReadOnly, Later;
 };
