@@ -73,11 +73,14 @@ fn refuse(error: impl fmt::Display) -> Refusal {
     Refusal(error.to_string())
 }
 
+/// A listener with its sockets, one for each address of its host.
+type BoundListener = (Arc<Listener>, Vec<TcpListener>);
+
 /// Everything that shards need before they run.
 struct Ground {
     config: Arc<Config>,
     cores: Vec<usize>,
-    listeners: Vec<(Arc<Listener>, Vec<TcpListener>)>,
+    listeners: Vec<BoundListener>,
     identity: Identity,
     directories: Vec<DataDirectory>,
     recovered: Recovered,
@@ -128,7 +131,7 @@ fn cores(config: &Config) -> Result<Vec<usize>, Refusal> {
 }
 
 /// Binds what clients will dial, so that a port that is taken is known before anything is written.
-fn bind(config: &Config) -> Result<Vec<(Arc<Listener>, Vec<TcpListener>)>, Refusal> {
+fn bind(config: &Config) -> Result<Vec<BoundListener>, Refusal> {
     let buffer = |bytes: i32| usize::try_from(bytes).ok();
     let options = ListenOptions {
         backlog: config.socket_listen_backlog_size(),
@@ -294,7 +297,7 @@ struct ShardPlan {
     identity: Identity,
     directories: Vec<DataDirectory>,
     /// For shard 0, which accepts for all.
-    sockets: Vec<(Arc<Listener>, Vec<TcpListener>)>,
+    sockets: Vec<BoundListener>,
     termination: Option<Termination>,
     begun: Instant,
     exit_when_ready: bool,
@@ -421,7 +424,7 @@ fn socket_options(config: &Config) -> SocketOptions {
     }
 }
 
-fn accept(built: &Built, sockets: Vec<(Arc<Listener>, Vec<TcpListener>)>, connections: &Rc<Connections>) {
+fn accept(built: &Built, sockets: Vec<BoundListener>, connections: &Rc<Connections>) {
     for (index, (_, bound)) in sockets.into_iter().enumerate() {
         for socket in bound {
             let listener = rt::net::Listener::from_std(socket).expect("a bound socket can be listened on");

@@ -1,7 +1,9 @@
 //! The one match from API key to handler, and what surrounds every handler: decoding the body, encoding the answer.
 
 use super::{Answer, CloseReason, Request, RequestContext, Response};
-use super::{api_versions, configs, describe_cluster, fetch, find_coordinator, groups, log_dirs, metadata, offsets, producer_ids, topics};
+use super::{
+    api_versions, configs, describe_cluster, fetch, find_coordinator, groups, log_dirs, metadata, offsets, producer_ids, sasl, topics,
+};
 use crate::wire::{ApiKey, Message, Request as WireRequest};
 
 /// Decodes the body, calls the handler, encodes what it says.
@@ -13,6 +15,8 @@ pub async fn answer(request: Request) -> Answer {
             Ok((context, body)) => fetch::handle(&context, body).await,
             Err(reason) => Answer::Close(reason),
         },
+        SaslHandshake => with(request, sasl::handle_sasl_handshake).await,
+        SaslAuthenticate => with(request, sasl::handle_sasl_authenticate).await,
         ListOffsets => with(request, offsets::list_offsets).await,
         OffsetForLeaderEpoch => with(request, offsets::offset_for_leader_epoch).await,
         DeleteRecords => with(request, offsets::delete_records).await,
@@ -43,8 +47,8 @@ pub async fn answer(request: Request) -> Answer {
         // Begun by `produce::begin`, never answered here.
         Produce
         // Not served yet: no version of these is advertised, and none gets this far.
-        | LeaderAndIsr | StopReplica | UpdateMetadata | ControlledShutdown | SaslHandshake | AddPartitionsToTxn | AddOffsetsToTxn | EndTxn | WriteTxnMarkers
-        | TxnOffsetCommit | DescribeAcls | CreateAcls | DeleteAcls | AlterReplicaLogDirs | SaslAuthenticate | CreateDelegationToken | RenewDelegationToken
+        | LeaderAndIsr | StopReplica | UpdateMetadata | ControlledShutdown | AddPartitionsToTxn | AddOffsetsToTxn | EndTxn | WriteTxnMarkers
+        | TxnOffsetCommit | DescribeAcls | CreateAcls | DeleteAcls | AlterReplicaLogDirs | CreateDelegationToken | RenewDelegationToken
         | ExpireDelegationToken | DescribeDelegationToken | ElectLeaders | AlterPartitionReassignments | ListPartitionReassignments | DescribeClientQuotas
         | AlterClientQuotas | DescribeUserScramCredentials | AlterUserScramCredentials | Vote | BeginQuorumEpoch | EndQuorumEpoch | DescribeQuorum
         | AlterPartition | UpdateFeatures | Envelope | FetchSnapshot | BrokerRegistration | BrokerHeartbeat | UnregisterBroker | DescribeTransactions

@@ -103,7 +103,8 @@ impl<'a> Fetch<'a> {
         let mut results: Vec<ReadResult> =
             results.into_iter().map(|result| result.expect("every partition has an owner or an error")).collect();
         if several_owners {
-            cut(&mut results, self.max_bytes);
+            let partition_max = |place: usize| self.targets[place].as_ref().map_or(0, |item| item.max_bytes);
+            cut(&mut results, self.max_bytes, partition_max);
         }
         results
     }
@@ -143,7 +144,7 @@ impl<'a> Fetch<'a> {
         let outcomes: Vec<PartitionOutcome> = results.iter().map(outcome).collect();
         let names: Vec<NamedPartition> = session.partitions.iter().map(|wanted| wanted.name.clone()).collect();
         let (session_id, told) =
-            self.context.connection.fetch_sessions.borrow_mut().finish(session, &outcomes, rt::wall_clock_ms(), || random_id());
+            self.context.connection.fetch_sessions.borrow_mut().finish(session, &outcomes, rt::wall_clock_ms(), random_id);
 
         let mut files = SmallVec::new();
         let mut response = FetchResponse { session_id, ..Default::default() };
@@ -219,7 +220,8 @@ fn target(context: &RequestContext, wanted: &WantedPartition, replica_id: i32, r
     };
     let partition = topic.partition(wanted.name.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     if replica_id >= 0 && !partition.replicas.contains(&replica_id) {
-        return Err(ErrorCode::UnknownLeaderEpoch);
+        // A follower that knows an epoch waits for newer metadata; one that does not looks for the leader again.
+        return Err(if wanted.current_leader_epoch >= 0 { ErrorCode::UnknownLeaderEpoch } else { ErrorCode::NotLeaderOrFollower });
     }
     Ok(ReadItem {
         partition: TopicIdPartition { topic_id: topic.id, partition: wanted.name.partition },
@@ -231,16 +233,17 @@ fn target(context: &RequestContext, wanted: &WantedPartition, replica_id: i32, r
     })
 }
 
-/// Owners plan without knowing of each other, so the sum may be too large: the first partition with records keeps them, a later one only if they fit.
-fn cut(results: &mut [ReadResult], max_bytes: usize) {
+/// Owners plan without knowing of each other, so the sum may be too large, and each gives a whole batch at least: the first partition with records keeps them, a later one only
+/// if they fit into what is left and into its own limit.
+fn cut(results: &mut [ReadResult], max_bytes: usize, partition_max: impl Fn(usize) -> usize) {
     let mut left = max_bytes;
     let mut first = true;
-    for result in results {
+    for (place, result) in results.iter_mut().enumerate() {
         let bytes = result.bytes();
         if bytes == 0 {
             continue;
         }
-        if bytes > left && !first {
+        if bytes > left.min(partition_max(place)) && !first {
             result.pieces.clear();
             continue;
         }

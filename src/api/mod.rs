@@ -19,6 +19,7 @@ pub mod offsets;
 pub mod produce;
 pub mod producer_ids;
 mod response;
+mod sasl;
 pub mod topics;
 
 use std::cell::RefCell;

@@ -125,7 +125,10 @@ impl Admission {
                 Step::Done(result) => break (*result)?,
             }
         };
-        if batch.info.is_transactional || transactional {
+        if batch.info.is_transactional && !transactional {
+            return Err(refusal(ErrorCode::TransactionalIdAuthorizationFailed));
+        }
+        if batch.info.is_transactional {
             // No transaction can be open: no transactional id is given out yet. What Kafka says to a batch of a transaction that its coordinator does not know.
             let error = if self.context.api_version >= 11 { ErrorCode::TransactionAbortable } else { ErrorCode::InvalidTxnState };
             return Err(refusal(error));

@@ -24,7 +24,8 @@ pub enum Message {
     Cancel { call: u64 },
 }
 
-/// What one shard asks of another.
+/// What one shard asks of another. It travels in a box; on its own shard it goes straight into the task that serves it.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub enum Request {
     /// Append batches to partitions of this shard, in this order. Answered by `Reply::Append` when durable, or at once if nobody waits.

@@ -227,12 +227,16 @@ fn every_topic_setting_has_kafkas_default(broker: &Broker) {
     let mut found: Vec<(String, String)> =
         described.configs.iter().map(|config| (config.name.to_string(), config.value.as_deref().unwrap_or("null").to_string())).collect();
     found.sort();
-    let expected: Vec<(String, String)> = TOPIC_DEFAULTS
+    let mut expected: Vec<(String, String)> = TOPIC_DEFAULTS
         .iter()
         .map(|(name, value)| {
             (name.to_string(), if *name == "flush.messages" { differences::expected("flush-messages-default") } else { value }.to_string())
         })
         .collect();
+    let own = differences::expected("own-topic-settings");
+    expected
+        .extend(own.split_whitespace().filter_map(|pair| pair.split_once('=')).map(|(name, value)| (name.to_string(), value.to_string())));
+    expected.sort();
     assert_eq!(found, expected);
     assert!(described.configs.iter().all(|config| !config.read_only && !config.is_sensitive));
 }
