@@ -1,3 +1,5 @@
+//! Appends on a real shard and journal: offsets, duplicates, order while the journal is full.
+
 use super::*;
 use crate::log::AppendError;
 

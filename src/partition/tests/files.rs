@@ -1,3 +1,5 @@
+//! What lies in a partition's directory after placement, rolls, deletion and a clean stop.
+
 use super::*;
 use crate::log::BATCH_HEADER_BYTES;
 use crate::log::file_names::LogFileKind;

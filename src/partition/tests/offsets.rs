@@ -1,3 +1,5 @@
+//! Look-ups by time and epoch, and DeleteRecords.
+
 use super::*;
 use crate::wire::batch::Compression;
 

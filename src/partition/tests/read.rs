@@ -1,3 +1,5 @@
+//! Plans from memory and from files: limits, the first batch, what is not durable stays unseen.
+
 use proptest::prelude::*;
 
 use super::*;

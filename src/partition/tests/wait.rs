@@ -1,3 +1,5 @@
+//! Long polls: who is woken, and by what.
+
 use std::time::Duration;
 
 use super::*;
