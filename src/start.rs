@@ -43,6 +43,10 @@ const DESCRIPTORS_MIN: u64 = 256;
 /// Segment files are opened when they are read or placed, a bounded number of them; the rest is for clients.
 const DESCRIPTORS_FOR_10_000_PARTITIONS: u64 = 16_384;
 
+/// A port that is taken may become free for so long, looked at every so often.
+const PORT_PATIENCE: Duration = Duration::from_millis(1500);
+const PORT_RETRY: Duration = Duration::from_millis(25);
+
 /// Messages that may wait for one shard before its senders keep them.
 const MESH_CAPACITY: usize = 4096;
 
@@ -143,11 +147,24 @@ fn bind(config: &Config) -> Result<Vec<BoundListener>, Refusal> {
     for listener in config.broker_listeners() {
         let sockets = addresses(listener)?
             .into_iter()
-            .map(|address| rt::net::bind(address, &options).map_err(refuse))
+            .map(|address| bind_patiently(address, &options).map_err(refuse))
             .collect::<Result<Vec<_>, _>>()?;
         bound.push((Arc::new(listener.clone()), sockets));
     }
     Ok(bound)
+}
+
+/// A killed broker's sockets are closed by the kernel a moment after its process is gone (its rings are taken apart in the background), so a port that is taken is asked for again.
+fn bind_patiently(address: SocketAddr, options: &ListenOptions) -> Result<TcpListener, rt::net::BindError> {
+    let patience = Instant::now() + PORT_PATIENCE;
+    loop {
+        match rt::net::bind(address, options) {
+            Err(error) if error.error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < patience => {
+                std::thread::sleep(PORT_RETRY)
+            }
+            bound => return bound,
+        }
+    }
 }
 
 /// The addresses of a listener's host; an empty host is every interface, IPv4 and IPv6.
