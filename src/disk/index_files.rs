@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use crate::disk::directories::{self, DirectoryError};
+use crate::disk::directories::DirectoryError;
 use crate::disk::reader::{ReadError, Reader, SegmentView};
 use crate::log::file_names::LogFileKind;
 use crate::log::offset_index::{OFFSET_ENTRY_BYTES, OffsetEntry, OffsetIndex, OffsetIndexTail};
 use crate::log::time_index::{TIME_ENTRY_BYTES, TimeEntry, TimeIndex, TimeIndexTail};
-use crate::log::transaction_index::{self, AbortedTransaction};
+use crate::log::transaction_index::{self, ABORTED_TRANSACTION_BYTES, AbortedTransaction};
 use crate::log::{BatchInfo, NO_TIMESTAMP};
 use crate::rt;
-use crate::rt::file::{Durability, File, FileError, OpenMode};
+use crate::rt::file::{Durability, File, FileError, OpenMode, sync_directory_blocking};
 
 /// What the files of a segment's two indexes hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,23 +101,35 @@ impl IndexAppend {
         if self.is_final && file.length()? != end { file.set_len_blocking(end) } else { Ok(()) }
     }
 
-    /// Aborts are rare: the whole file is written anew.
+    /// Behind the last sound entry, and flushed: unlike the other indexes this one changes what a reader is told, and the entries leave memory when they are here.
     fn append_aborted(&self) -> Result<(), DirectoryError> {
         if self.aborted.is_empty() {
             return Ok(());
         }
         let name = LogFileKind::TransactionIndex.name(self.base_offset);
-        let mut entries = match File::open_blocking(self.directory.join(&name), OpenMode::READ) {
-            Ok(file) => transaction_index::decode(&file.read_at_blocking(file.length()? as usize, 0)?),
-            Err(error) if error.is_not_found() => Vec::new(),
-            Err(error) => return Err(error.into()),
-        };
+        let file = File::open_blocking(self.directory.join(&name), OpenMode::CREATE)?;
+        let is_new = file.length()? == 0;
+        let entries = transaction_index::decode(&file.read_at_blocking(file.length()? as usize, 0)?);
         let last_offset = entries.last().map_or(-1, |last| last.last_offset);
-        entries.extend(self.aborted.iter().filter(|entry| entry.last_offset > last_offset));
         let mut bytes = Vec::new();
-        entries.iter().for_each(|entry| entry.encode(&mut bytes));
-        directories::write_hint_blocking(&self.directory, &name, &bytes)
+        self.aborted.iter().filter(|entry| entry.last_offset > last_offset).for_each(|entry| entry.encode(&mut bytes));
+        let position = (entries.len() * ABORTED_TRANSACTION_BYTES) as u64;
+        file.write_at_blocking(&bytes, position, Durability::None)?;
+        file.set_len_blocking(position + bytes.len() as u64)?;
+        file.sync_all_blocking()?;
+        if is_new {
+            sync_directory_blocking(&self.directory)?;
+        }
+        Ok(())
     }
+}
+
+/// Takes entries out of a segment's transaction index whose markers lie at or above `end_offset`: the log was cut there.
+pub fn cut_aborted_blocking(directory: &Path, base_offset: i64, end_offset: i64) -> Result<(), FileError> {
+    cut_to(&directory.join(LogFileKind::TransactionIndex.name(base_offset)), |bytes| {
+        let entries = transaction_index::decode(bytes);
+        entries.iter().take_while(|entry| entry.last_offset < end_offset).count() * ABORTED_TRANSACTION_BYTES
+    })
 }
 
 /// Entries for the batches of a segment from the last one that its files speak of up to `view.size_bytes`: what a crash has kept from them. The same ones that the log would

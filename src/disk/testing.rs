@@ -84,6 +84,7 @@ impl PlacementTarget for FakePartition {
             segments: log.segments().iter().copied().collect(),
             leader_epochs: log.leader_epochs().entries().to_vec(),
             producers: producer_snapshot::encode(log.producers()),
+            aborted: Vec::new(),
         }
     }
 

@@ -6,7 +6,7 @@
 use bytes::{Buf, Bytes};
 
 use super::{NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP};
-use crate::wire::batch::{BatchHeader, HEADER_BYTES, RecordIterator, TimestampType};
+use crate::wire::batch::{BatchBuilder, BatchHeader, BatchOptions, HEADER_BYTES, RecordIterator, TimestampType};
 
 /// The bytes of a batch before its first record.
 pub const BATCH_HEADER_BYTES: usize = HEADER_BYTES;
@@ -129,6 +129,15 @@ impl EndMarker {
         let (_version, coordinator_epoch) = (value.try_get_i16().ok()?, value.try_get_i32().ok()?);
         Some(EndMarker { is_commit, coordinator_epoch })
     }
+
+    /// The control batch that ends the transaction of a producer, as Kafka writes it: key (version 0, type), value (version 0, the coordinator's epoch).
+    pub fn build(&self, producer_id: i64, producer_epoch: i16, timestamp_ms: i64) -> Bytes {
+        let options = BatchOptions { producer_id, producer_epoch, transactional: true, control: true, ..BatchOptions::default() };
+        let mut builder = BatchBuilder::new(options);
+        let epoch = self.coordinator_epoch.to_be_bytes();
+        builder.push(Some(&[0, 0, 0, u8::from(self.is_commit)]), Some(&[0, 0, epoch[0], epoch[1], epoch[2], epoch[3]]), timestamp_ms, &[]);
+        builder.build().expect("nothing is compressed here")
+    }
 }
 
 /// A batch that has passed every check that does not need the log: its CRC, sizes, counts, records, timestamps.
@@ -180,6 +189,17 @@ mod tests {
         assert_eq!(EndMarker::decode(&batch(0, 9)), Some(EndMarker { is_commit: false, coordinator_epoch: 9 }));
         assert_eq!(EndMarker::decode(&batch(2, 9)), None, "a leader change is no end of a transaction");
         assert_eq!(EndMarker::decode(&[0; BATCH_HEADER_BYTES]), None);
+    }
+
+    #[test]
+    fn a_marker_of_ours_reads_back() {
+        for is_commit in [false, true] {
+            let marker = EndMarker { is_commit, coordinator_epoch: 0x0102_0304 };
+            let batch = ValidatedBatch::internal(marker.build(7, 3, 1_000));
+            assert_eq!(batch.end_marker, Some(marker));
+            assert_eq!((batch.info.producer_id, batch.info.producer_epoch, batch.info.is_transactional), (7, 3, true));
+            assert!(batch.info.is_intact(&batch.bytes));
+        }
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub enum AppendError {
     StaleProducerEpoch { producer_id: i64, epoch: i16, current_epoch: i16 },
     /// A batch outside a transaction while the producer's transaction is open here.
     ExpectedTransactionalBatch { producer_id: i64 },
+    /// A batch of a transaction that has ended, or that its coordinator was not asked about.
+    NotInTransaction { producer_id: i64 },
     /// A transaction marker from a coordinator that has been replaced.
     StaleCoordinator { producer_id: i64, coordinator_epoch: i32, current_epoch: i32 },
     /// Replicated bytes that do not begin at the log's end.
@@ -38,7 +40,7 @@ impl AppendError {
             AppendError::OutOfOrderSequence { .. } | AppendError::SequenceMustBeginAtZero { .. } => ErrorCode::OutOfOrderSequenceNumber,
             // 47, not PRODUCER_FENCED (90): the latter would be fatal to the producer, which may abort and go on (KIP-588).
             AppendError::StaleProducerEpoch { .. } => ErrorCode::InvalidProducerEpoch,
-            AppendError::ExpectedTransactionalBatch { .. } => ErrorCode::InvalidTxnState,
+            AppendError::ExpectedTransactionalBatch { .. } | AppendError::NotInTransaction { .. } => ErrorCode::InvalidTxnState,
             AppendError::StaleCoordinator { .. } => ErrorCode::TransactionCoordinatorFenced,
             AppendError::UnexpectedOffset { .. } => ErrorCode::UnknownServerError,
             AppendError::Storage => ErrorCode::KafkaStorageError,
@@ -67,6 +69,9 @@ impl fmt::Display for AppendError {
             }
             AppendError::ExpectedTransactionalBatch { producer_id } => {
                 write!(formatter, "producer {producer_id} has a transaction open here and sent a batch outside of it")
+            }
+            AppendError::NotInTransaction { producer_id } => {
+                write!(formatter, "the batch of producer {producer_id} is not part of an open transaction")
             }
             AppendError::StaleCoordinator { producer_id, coordinator_epoch, current_epoch } => {
                 write!(

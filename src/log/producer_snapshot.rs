@@ -136,6 +136,7 @@ fn take_kafka(bytes: &mut &[u8]) -> Result<(i64, ProducerState), SnapshotError> 
         transaction_first_offset,
         batches,
         last_change_offset: last_offset,
+        last_marker_offset: NO_OFFSET,
     };
     Ok((producer_id, state))
 }
@@ -149,6 +150,7 @@ fn take_own(bytes: &mut &[u8]) -> Result<(i64, ProducerState), SnapshotError> {
         last_append_ms: bytes.try_get_i64()?,
         transaction_first_offset: offset_if_any(bytes.try_get_i64()?),
         last_change_offset: bytes.try_get_i64()?,
+        last_marker_offset: NO_OFFSET,
         batches: SmallVec::new(),
     };
     let batch_count = usize::from(bytes.try_get_u8()?);
@@ -207,6 +209,7 @@ mod tests {
             transaction_first_offset: Some(40),
             batches: SmallVec::from_slice(&[batch(5, 90), batch(8, 95)]),
             last_change_offset: 95,
+            last_marker_offset: NO_OFFSET,
         };
         states.restore(11, state.clone());
         states.restore(4, ProducerState { transaction_first_offset: None, batches: SmallVec::new(), last_change_offset: 99, ..state });

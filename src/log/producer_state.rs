@@ -52,6 +52,17 @@ pub struct ProducerState {
     pub batches: SmallVec<[RememberedBatch; BATCHES_REMEMBERED]>,
     /// The last offset, of a batch or a marker, that changed this state.
     pub last_change_offset: i64,
+    /// The last marker that this process has seen; see `VerificationGuard`. Not written down: no guard outlives the process.
+    pub last_marker_offset: i64,
+}
+
+/// Shows that no transaction of a producer has ended in this log since the guard was taken (KIP-890).
+///
+/// Whoever wants to append the first batch of a transaction takes a guard, asks the coordinator whether the partition belongs to the transaction, and appends with the guard.
+/// A marker that slips in between makes the guard worthless; without it, the late batch would open a transaction that nobody ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VerificationGuard {
+    last_marker_offset: i64,
 }
 
 impl ProducerState {
@@ -64,6 +75,7 @@ impl ProducerState {
             transaction_first_offset: None,
             batches: SmallVec::new(),
             last_change_offset: NO_OFFSET,
+            last_marker_offset: NO_OFFSET,
         }
     }
 
@@ -245,6 +257,7 @@ impl ProducerStates {
         let state = self.producers.entry(info.producer_id).or_insert_with(ProducerState::empty);
         let first_offset = state.transaction_first_offset.take();
         state.set_epoch(info.producer_epoch);
+        state.last_marker_offset = last_offset;
         state.coordinator_epoch = marker.coordinator_epoch;
         state.last_timestamp = info.max_timestamp;
         state.last_append_ms = appended_ms;
@@ -267,6 +280,25 @@ impl ProducerStates {
     /// Whether the producer's open transaction here is of this epoch: then its records need no further verification (KIP-890).
     pub fn has_open_transaction(&self, producer_id: i64, producer_epoch: i16) -> bool {
         self.producers.get(&producer_id).is_some_and(|state| state.epoch == producer_epoch && state.transaction_first_offset.is_some())
+    }
+
+    /// A guard for the first batch of a transaction; None if the transaction is open here, so that its coordinator need not be asked.
+    pub fn guard(&self, producer_id: i64, producer_epoch: i16) -> Option<VerificationGuard> {
+        let is_open = self.has_open_transaction(producer_id, producer_epoch);
+        (!is_open).then(|| VerificationGuard { last_marker_offset: self.last_marker_offset(producer_id) })
+    }
+
+    /// Whether a transactional batch may be appended under `guard`, None being the answer of one who found the transaction open.
+    pub fn check_guard(&self, info: &BatchInfo, guard: Option<VerificationGuard>) -> Result<(), AppendError> {
+        let is_valid = guard.is_some_and(|guard| guard.last_marker_offset == self.last_marker_offset(info.producer_id));
+        if is_valid || self.has_open_transaction(info.producer_id, info.producer_epoch) {
+            return Ok(());
+        }
+        Err(AppendError::NotInTransaction { producer_id: info.producer_id })
+    }
+
+    fn last_marker_offset(&self, producer_id: i64) -> i64 {
+        self.producers.get(&producer_id).map_or(NO_OFFSET, |state| state.last_marker_offset)
     }
 
     /// The first offset that is undecided, or decided by a marker at or above the high watermark. The last stable offset does not pass it.

@@ -175,3 +175,27 @@ proptest! {
         prop_assert_eq!(log.len(), sent.len());
     }
 }
+
+/// The race that hanging transactions came from: a batch is on its way, the transaction is aborted, the batch arrives (KIP-890).
+#[test]
+fn a_marker_that_slips_in_makes_a_guard_worthless() {
+    let mut states = ProducerStates::new(0);
+    let first = transactional(batch(0, 0, 0, 1));
+    assert!(matches!(states.check_guard(&first, None), Err(AppendError::NotInTransaction { producer_id: 7 })), "nobody was asked");
+    let guard = states.guard(7, 0);
+    assert_eq!(states.check_guard(&first, guard), Ok(()));
+    states.apply(&marker(0, 0), Some(&EndMarker { is_commit: false, coordinator_epoch: 0 }), 1_000);
+    assert!(matches!(states.check_guard(&first, guard), Err(AppendError::NotInTransaction { .. })));
+    assert_eq!(states.check_guard(&first, states.guard(7, 0)), Ok(()), "one who asks again knows better");
+}
+
+#[test]
+fn an_open_transaction_needs_no_guard_until_it_ends() {
+    let mut states = ProducerStates::new(0);
+    states.apply(&transactional(batch(0, 2, 0, 1)), None, 1_000);
+    assert_eq!(states.guard(7, 2), None);
+    assert_eq!(states.check_guard(&transactional(batch(0, 2, 1, 1)), None), Ok(()));
+    assert!(states.guard(7, 3).is_some(), "a newer epoch is another transaction");
+    states.apply(&marker(1, 3), Some(&EndMarker { is_commit: true, coordinator_epoch: 0 }), 1_000);
+    assert!(states.check_guard(&transactional(batch(0, 2, 1, 1)), None).is_err(), "it has ended since the answer");
+}

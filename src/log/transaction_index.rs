@@ -35,23 +35,29 @@ impl AbortedTransaction {
         into.put_i64(self.last_offset);
         into.put_i64(self.last_stable_offset);
     }
+
+    /// Takes one entry off the front; None if it is cut or of an unknown version.
+    pub fn decode(from: &mut impl Buf) -> Option<Self> {
+        if from.remaining() < ABORTED_TRANSACTION_BYTES || from.get_i16() != 0 {
+            return None;
+        }
+        Some(Self {
+            producer_id: from.get_i64(),
+            first_offset: from.get_i64(),
+            last_offset: from.get_i64(),
+            last_stable_offset: from.get_i64(),
+        })
+    }
 }
 
 /// The entries of a file, up to the first that is cut, of an unknown version or not behind the one before it.
 pub fn decode(bytes: &[u8]) -> Vec<AbortedTransaction> {
     let mut entries: Vec<AbortedTransaction> = Vec::with_capacity(bytes.len() / ABORTED_TRANSACTION_BYTES);
     for mut entry in bytes.chunks_exact(ABORTED_TRANSACTION_BYTES) {
-        let version = entry.get_i16();
-        let transaction = AbortedTransaction {
-            producer_id: entry.get_i64(),
-            first_offset: entry.get_i64(),
-            last_offset: entry.get_i64(),
-            last_stable_offset: entry.get_i64(),
-        };
-        if version != 0 || entries.last().is_some_and(|last| last.last_offset >= transaction.last_offset) {
-            break;
+        match AbortedTransaction::decode(&mut entry) {
+            Some(transaction) if entries.last().is_none_or(|last| last.last_offset < transaction.last_offset) => entries.push(transaction),
+            _ => break,
         }
-        entries.push(transaction);
     }
     entries
 }

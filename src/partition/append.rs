@@ -10,7 +10,7 @@ use super::durability::GroupSequence;
 use crate::disk::journal::{EntryHeader, JournalError, Written};
 use crate::disk::tail::TailBatch;
 use crate::log::transaction_index::AbortedTransaction;
-use crate::log::{Admission, AppendError, Appended, Origin, Placed, ValidatedBatch};
+use crate::log::{Admission, AppendError, Appended, Origin, Placed, ValidatedBatch, VerificationGuard};
 use crate::rt;
 
 /// An append that was admitted.
@@ -81,6 +81,36 @@ impl Partition {
             is_duplicate: false,
             sequence: written.sequence,
         })
+    }
+
+    /// As `append`, for a client's batch that must belong to a transaction whose coordinator was asked under `guard`; see `VerificationGuard`.
+    pub async fn append_verified(
+        &self,
+        batch: &ValidatedBatch,
+        origin: Origin,
+        guard: Option<VerificationGuard>,
+    ) -> Result<Appending, AppendError> {
+        let mut tried = self.try_append_verified(batch, origin, guard);
+        while let Err(TryAppendError::Full) = tried {
+            let room = self.environment.journal.wait_for_room(batch.bytes.len()).await.map_err(|error| self.refusal(&error, batch))?;
+            tried = room.enter(|| self.try_append_verified(batch, origin, guard));
+        }
+        tried.map_err(|error| match error {
+            TryAppendError::Refused(error) => error,
+            TryAppendError::Full => unreachable!("asked again until there was room"),
+        })
+    }
+
+    /// As `try_append`, under a guard.
+    pub fn try_append_verified(
+        &self,
+        batch: &ValidatedBatch,
+        origin: Origin,
+        guard: Option<VerificationGuard>,
+    ) -> Result<Appending, TryAppendError> {
+        self.check_writable(origin)?;
+        self.log.borrow().producers().check_guard(&batch.info, guard)?;
+        self.try_append(batch, origin)
     }
 
     /// Resolves when the journal has room for more, which an append straight after it will most likely find.

@@ -90,9 +90,15 @@ impl Partition {
             }
         }
         if high_watermark > self.high_watermark.get() {
+            let (stable_before, was_held_back) = (self.last_stable_offset(), self.last_stable_offset() < self.high_watermark.get());
             self.high_watermark.set(high_watermark);
             self.log.borrow_mut().high_watermark_moved(high_watermark);
-            self.waiters.credit(size_bytes);
+            // The end of a transaction shows more to a read_committed reader than the bytes of its marker.
+            if was_held_back && self.last_stable_offset() > stable_before {
+                self.waiters.fire_all();
+            } else {
+                self.waiters.credit(size_bytes);
+            }
         }
     }
 }

@@ -34,7 +34,7 @@ use crate::disk::placement::PlacementTarget;
 use crate::disk::tail::Tail;
 use crate::log::producer_snapshot;
 use crate::log::transaction_index::AbortedTransaction;
-use crate::log::{Log, NO_LEADER_EPOCH, ProducerView};
+use crate::log::{Log, NO_LEADER_EPOCH, ProducerView, VerificationGuard};
 
 pub use append::{Appending, TryAppendError};
 pub use durability::GroupSequence;
@@ -172,6 +172,11 @@ impl Partition {
         self.log.borrow().producers().views(self.high_watermark.get())
     }
 
+    /// A guard for the first batch of a producer's transaction; None if the transaction is open here.
+    pub fn verification_guard(&self, producer_id: i64, producer_epoch: i16) -> Option<VerificationGuard> {
+        self.log.borrow().producers().guard(producer_id, producer_epoch)
+    }
+
     /// The topic's settings have changed.
     pub fn apply_settings(&self, settings: &crate::config::TopicSettings) {
         self.log.borrow_mut().set_rules(open::roll_rules(settings));
@@ -217,6 +222,7 @@ impl PlacementTarget for Partition {
             segments: log.segments().iter().copied().collect(),
             leader_epochs: log.leader_epochs().entries().to_vec(),
             producers,
+            aborted: self.aborted.borrow().clone(),
         }
     }
 

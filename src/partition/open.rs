@@ -16,6 +16,7 @@ use crate::disk::tail::Tail;
 use crate::log::offset_index::OffsetIndexTail;
 use crate::log::state::ActiveIndexes;
 use crate::log::time_index::TimeIndexTail;
+use crate::log::transaction_index::AbortedTransaction;
 use crate::log::{LeaderEpochs, Log, LogStart, ProducerStates, RollRules, SegmentBook, Segments, producer_snapshot};
 use crate::rt;
 
@@ -28,6 +29,7 @@ struct Parts {
     start: LogStart,
     high_watermark: i64,
     placed: PlacedEnd,
+    aborted: Vec<(i64, AbortedTransaction)>,
     upkeep: UpkeepState,
 }
 
@@ -49,6 +51,7 @@ impl Partition {
             start: LogStart::empty(0, rt::wall_clock_ms(), random_seed()),
             high_watermark: 0,
             placed: PlacedEnd { segment_base: 0, size_bytes: 0, end_offset: 0 },
+            aborted: Vec::new(),
             upkeep: UpkeepState::fresh(),
         };
         Self::assemble(environment, parts, settings)
@@ -61,7 +64,7 @@ impl Partition {
         topic: Arc<str>,
         settings: &TopicSettings,
     ) -> Rc<Self> {
-        let RecoveredPartition { facts, directory, placed, .. } = recovered;
+        let RecoveredPartition { mut facts, directory, placed, .. } = recovered;
         let rules = roll_rules(settings);
         let closed = facts.segments[..facts.segments.len() - 1].to_vec();
         let parts = Parts {
@@ -71,6 +74,7 @@ impl Partition {
             directory: Rc::from(directory),
             high_watermark: facts.end_offset,
             placed,
+            aborted: std::mem::take(&mut facts.aborted),
             upkeep: UpkeepState::found(closed),
             start: log_start(facts, &rules),
         };
@@ -97,7 +101,7 @@ impl Partition {
             waiters: Default::default(),
             failure: RefCell::default(),
             is_deleted: Cell::new(false),
-            aborted: RefCell::default(),
+            aborted: RefCell::new(parts.aborted),
             closed: RefCell::default(),
             upkeep: parts.upkeep,
             encoded_producers: RefCell::default(),

@@ -60,6 +60,8 @@ pub struct ReadPlan {
     pub diverging: Option<(i32, i64)>,
     /// Those that overlap the pieces; only for ReadCommitted.
     pub aborted: Vec<AbortedTransaction>,
+    /// The pieces' records lie below this offset; at most what is visible.
+    end_offset: i64,
     /// For `Partition::watch`, should this be too little.
     pub seen: Seen,
 }
@@ -141,7 +143,7 @@ impl Partition {
         }
         self.fill(&mut plan, request).await.map_err(|error| self.unreadable(&error))?;
         if request.isolation == Isolation::ReadCommitted && plan.size_bytes > 0 {
-            plan.aborted = self.aborted_between(request.offset, plan.seen.visible_end).await.map_err(|error| self.unreadable(&error))?;
+            plan.aborted = self.aborted_between(request.offset, plan.end_offset).await.map_err(|error| self.unreadable(&error))?;
         }
         Ok(plan)
     }
@@ -197,6 +199,7 @@ impl Partition {
             leader_epoch: self.leader_epoch(),
             diverging: None,
             aborted: Vec::new(),
+            end_offset: 0,
             seen: self.sees(isolation == Isolation::ReadCommitted),
         }
     }
@@ -272,6 +275,7 @@ impl Partition {
                 return false;
             }
             plan.size_bytes += batch.bytes.len();
+            plan.end_offset = batch.last_offset + 1;
             plan.pieces.push(Piece::Memory(batch.bytes.clone()));
             true
         });
@@ -309,6 +313,7 @@ impl Partition {
             reader.find_end(view, recent, first.position, wanted_end as u32).await?
         };
         self.add_range(plan, view, first.position, end).await?;
+        plan.end_offset = source.end_offset.min(limit);
         Ok(end == view.size_bytes)
     }
 
@@ -326,8 +331,9 @@ impl Partition {
         Ok(())
     }
 
-    /// The aborted transactions that have records between the offsets: those of the transaction indexes from the segment of `from` on.
-    async fn aborted_between(&self, from: i64, upper_bound: i64) -> Result<Vec<AbortedTransaction>, ReadError> {
+    /// The aborted transactions that have records in [from, upper_bound), in the order of their markers: what a reader leaves out and compaction may remove. Looks into the
+    /// transaction indexes from the segment of `from` on.
+    pub async fn aborted_between(&self, from: i64, upper_bound: i64) -> Result<Vec<AbortedTransaction>, ReadError> {
         let books: Vec<SegmentBook> = {
             let log = self.log.borrow();
             let segments = log.segments();

@@ -25,6 +25,8 @@ use crate::rt::sync::{Budget, Notify};
 
 /// Index entries leave memory when there is a block of them.
 const INDEX_BYTES_MIN: usize = 4096;
+/// So do aborted transactions, as every checkpoint carries those that are in memory.
+const ABORTED_COUNT_MIN: usize = 256;
 
 /// A segment that was rolled: what is still to be written about it.
 #[derive(Debug)]
@@ -120,7 +122,8 @@ impl Partition {
         let has_entries =
             indexes.offset_index.unwritten().len() >= INDEX_BYTES_MIN || indexes.time_index.unwritten().len() >= INDEX_BYTES_MIN;
         let is_unchecked = !self.upkeep.unchecked.borrow().is_empty();
-        closed_is_placed || has_entries || is_unchecked || self.oldest_is_removable(&log)
+        let has_aborted = self.aborted.borrow().len() >= ABORTED_COUNT_MIN;
+        closed_is_placed || has_entries || has_aborted || is_unchecked || self.oldest_is_removable(&log)
     }
 
     fn next_closed_is_placed(&self) -> bool {
@@ -144,6 +147,7 @@ impl Partition {
 
     async fn write_what_is_due(&self) -> Result<(), UpkeepError> {
         self.check_closed_segments().await?;
+        self.write_found_aborted().await?;
         while self.next_closed_is_placed() {
             self.write_closed_segment().await?;
         }
@@ -206,6 +210,7 @@ impl Partition {
         let is_due = is_final || {
             let log = self.log.borrow();
             log.indexes().offset_index.unwritten().len().max(log.indexes().time_index.unwritten().len()) >= INDEX_BYTES_MIN
+                || self.aborted.borrow().len() >= ABORTED_COUNT_MIN
         };
         if !is_due {
             return Ok(());
@@ -321,6 +326,34 @@ impl Partition {
         }
     }
 
+    /// Aborted transactions that recovery has found in the log and whose segment was closed before the start.
+    async fn write_found_aborted(&self) -> Result<(), UpkeepError> {
+        loop {
+            let found = {
+                let active = self.log.borrow().segments().active().base_offset;
+                let closed = self.closed.borrow();
+                let is_waiting = |base: i64| base == active || closed.iter().any(|segment| segment.roll.previous_base == base);
+                self.aborted.borrow().iter().map(|(base, _)| *base).find(|base| !is_waiting(*base))
+            };
+            let Some(base_offset) = found else { return Ok(()) };
+            if self.log.borrow().segments().get(base_offset).is_some() {
+                let append = IndexAppend {
+                    directory: self.directory.to_path_buf(),
+                    base_offset,
+                    offset_entries: 0,
+                    time_entries: 0,
+                    offset_bytes: Bytes::new(),
+                    time_bytes: Bytes::new(),
+                    aborted: self.aborted_of(base_offset),
+                    is_final: false,
+                };
+                self.write_files(append, None).await?;
+                self.environment.reader.index_changed(&self.id, base_offset);
+            }
+            self.aborted.borrow_mut().retain(|(base, _)| *base != base_offset);
+        }
+    }
+
     async fn rebuild_closed_segment(&self, book: &SegmentBook) -> Result<(), UpkeepError> {
         let files = self.open_index_files(book).await?;
         let mut closing = TimeIndexTail::new(book.base_offset, files.time_entries, files.last_time_entry);
@@ -398,6 +431,7 @@ impl Partition {
     pub(super) async fn close_files(&self) -> Result<(), UpkeepError> {
         let _turn = self.upkeep.turn.acquire(1).await;
         self.check_closed_segments().await?;
+        self.write_found_aborted().await?;
         while self.next_closed_is_placed() {
             self.write_closed_segment().await?;
         }

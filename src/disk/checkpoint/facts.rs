@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::cluster::TopicIdPartition;
 use crate::log::time_index::TimeEntry;
+use crate::log::transaction_index::{ABORTED_TRANSACTION_BYTES, AbortedTransaction};
 use crate::log::{EpochEntry, SegmentBook};
 
 /// Where a partition lives: the id of a data directory (`directory.id` of its meta.properties, so that a mount point may move) and the name of the directory in it.
@@ -44,6 +45,9 @@ pub struct PartitionFacts {
     pub leader_epochs: Vec<EpochEntry>,
     /// Producer state as of `end_offset`, in the encoding of Kafka's `.snapshot` files; empty where no producer is known.
     pub producers: Bytes,
+    /// Aborted transactions that are not in a flushed transaction index yet, each with the segment that holds its marker. Without them a reader of committed records would be
+    /// given aborted ones after a crash.
+    pub aborted: Vec<(i64, AbortedTransaction)>,
 }
 
 /// What a checkpoint holds for one partition: its facts, what placement knows, and which entries the facts tell of.
@@ -102,6 +106,11 @@ impl PartitionRecord {
         into.put_u32_le(self.placed.size_bytes);
         into.put_i64_le(self.placed.end_offset);
         into.put_u64_le(self.next_entry);
+        into.put_u32_le(u32::try_from(facts.aborted.len()).expect("fewer than 4 G aborted transactions"));
+        for (segment_base, aborted) in &facts.aborted {
+            into.put_i64_le(*segment_base);
+            aborted.encode(into);
+        }
     }
 
     /// Takes the next record off the front of a checkpoint's body.
@@ -125,7 +134,10 @@ impl PartitionRecord {
             end_offset: fields.try_get_i64_le()?,
         };
         let next_entry = fields.try_get_u64_le()?;
-        let facts = PartitionFacts { partition, home, log_start_offset, end_offset, high_watermark, segments, leader_epochs, producers };
+        // Records of the first version end here.
+        let aborted = if fields.is_empty() { Vec::new() } else { take_list(fields, ABORTED_BYTES, take_aborted)? };
+        let facts =
+            PartitionFacts { partition, home, log_start_offset, end_offset, high_watermark, segments, leader_epochs, producers, aborted };
         Ok(Self { facts, placed, next_entry })
     }
 }
@@ -157,6 +169,7 @@ fn take_uuid(from: &mut Bytes) -> Result<Uuid, FactsError> {
 
 const SEGMENT_BYTES: usize = 46;
 const EPOCH_BYTES: usize = 12;
+const ABORTED_BYTES: usize = 8 + ABORTED_TRANSACTION_BYTES;
 
 /// Values that may be absent have a byte before them that says so.
 fn put_segment(into: &mut Vec<u8>, segment: &SegmentBook) {
@@ -188,6 +201,12 @@ fn take_segment(from: &mut Bytes) -> Result<SegmentBook, FactsError> {
 
 fn take_epoch(from: &mut Bytes) -> Result<EpochEntry, FactsError> {
     Ok(EpochEntry { epoch: from.try_get_i32_le()?, start_offset: from.try_get_i64_le()? })
+}
+
+fn take_aborted(from: &mut Bytes) -> Result<(i64, AbortedTransaction), FactsError> {
+    let segment_base = from.try_get_i64_le()?;
+    let aborted = AbortedTransaction::decode(from).ok_or(FactsError)?;
+    Ok((segment_base, aborted))
 }
 
 /// A counted list; the count is checked against the bytes that are left before anything is reserved for it.
@@ -224,6 +243,7 @@ pub mod tests {
             ],
             leader_epochs: vec![EpochEntry { epoch: 0, start_offset: 0 }, EpochEntry { epoch: 3, start_offset: 400 }],
             producers: Bytes::from_static(b"snapshot"),
+            aborted: vec![(300, AbortedTransaction { producer_id: 9, first_offset: 401, last_offset: 420, last_stable_offset: 421 })],
         };
         let placed = PlacedEnd { segment_base: 300, size_bytes: 65_000, end_offset: 470 };
         PartitionRecord { facts, placed, next_entry: 12 }

@@ -11,12 +11,14 @@ use bytes::Bytes;
 use super::{RecoveredPartition, RecoveryError, scan};
 use crate::cluster::TopicIdPartition;
 use crate::disk::checkpoint::{PartitionFacts, PartitionHome, PartitionRecord, PlacedEnd};
+use crate::disk::index_files;
 use crate::disk::journal::{Entry, EntryHeader, EntryKind};
 use crate::disk::placement::segment::segment_path;
 use crate::log::file_names::LogFileKind;
 use crate::log::offset_index::OffsetIndexTail;
 use crate::log::state::ActiveIndexes;
 use crate::log::time_index::TimeIndexTail;
+use crate::log::transaction_index::AbortedTransaction;
 use crate::log::{BatchInfo, EndMarker, LeaderEpochs, Log, LogStart, ProducerStates, RollRules, SegmentBook, Segments, producer_snapshot};
 use crate::rt::file::{Durability, File, OpenMode, list_directory_blocking, remove_blocking, sync_directory_blocking};
 
@@ -33,6 +35,8 @@ pub struct Redo {
     puts: Vec<Put>,
     /// The lowest place at which the log was cut since the checkpoint.
     cut: Option<(i64, u32)>,
+    /// Aborted transactions that the segments' own indexes may lack, with the segments of their markers.
+    aborted: Vec<(i64, AbortedTransaction)>,
     /// Producers are to be found again by reading the log: a cut has taken batches away that the checkpoint's state contains.
     producers_lost: bool,
 }
@@ -76,6 +80,7 @@ impl Redo {
             next_entry,
             puts: Vec::new(),
             cut: None,
+            aborted: facts.aborted,
             producers_lost: false,
         })
     }
@@ -92,6 +97,7 @@ impl Redo {
             next_entry: 0,
             puts: Vec::new(),
             cut: None,
+            aborted: Vec::new(),
             producers_lost: false,
         }
     }
@@ -144,7 +150,9 @@ impl Redo {
             let position = header.position + at as u32;
             self.check_continues(&info, header.segment_base, position)?;
             let end_marker = if info.is_control { EndMarker::decode(batch) } else { None };
-            self.log.replay(&info, end_marker.as_ref(), header.segment_base, position);
+            let appended = self.log.replay(&info, end_marker.as_ref(), header.segment_base, position);
+            let aborted = appended.completed_transaction.as_ref().and_then(AbortedTransaction::from_completed);
+            self.aborted.extend(aborted.map(|aborted| (header.segment_base, aborted)));
             at += info.size_bytes as usize;
         }
         Ok(())
@@ -202,6 +210,7 @@ impl Redo {
         };
         self.log = Log::new(start, RollRules::default());
         self.high_watermark = self.high_watermark.min(end_offset);
+        self.aborted.retain(|(_, aborted)| aborted.last_offset < end_offset);
         self.producers_lost = true;
         Ok(())
     }
@@ -211,12 +220,17 @@ impl Redo {
         self.leave_out_removed_segments(directory);
         self.write_puts(directory)?;
         self.cut_segments(directory)?;
-        if self.cut.is_some() {
+        if let Some((cut_base, _)) = self.cut {
             self.remove_unknown_segments(directory)?;
+            index_files::cut_aborted_blocking(directory, cut_base, self.log.log_end_offset())?;
         }
         sync_directory_blocking(directory)?;
         if self.producers_lost {
-            *self.log.producers_mut() = scan::producers_blocking(directory, self.log.segments(), self.log.log_end_offset())?;
+            let (producers, aborted) = scan::producers_blocking(directory, self.log.segments(), self.log.log_end_offset())?;
+            *self.log.producers_mut() = producers;
+            self.aborted.extend(aborted);
+            self.aborted.sort_unstable_by_key(|(_, aborted)| aborted.last_offset);
+            self.aborted.dedup_by_key(|(_, aborted)| aborted.last_offset);
         }
         Ok(self.recovered(directory))
     }
@@ -293,6 +307,7 @@ impl Redo {
             segments: self.log.segments().iter().copied().collect(),
             leader_epochs: self.log.leader_epochs().entries().to_vec(),
             producers: producer_snapshot::encode(self.log.producers()),
+            aborted: self.aborted,
         };
         let indexed_to = (indexed_to.segment_base, indexed_to.size_bytes);
         RecoveredPartition { facts, directory: directory.to_path_buf(), placed, indexed_to }

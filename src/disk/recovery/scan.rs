@@ -9,12 +9,15 @@ use std::path::{Path, PathBuf};
 use super::{RecoveredPartition, RecoveryError, read_text_blocking};
 use crate::cluster::TopicIdPartition;
 use crate::disk::checkpoint::{PartitionFacts, PartitionHome, PlacedEnd};
+use crate::disk::index_files;
 use crate::disk::placement::segment::segment_path;
 use crate::log::checkpoint_file::decode_leader_epochs;
 use crate::log::file_names::{LEADER_EPOCH_CHECKPOINT, LogFileKind};
 use crate::log::offset_index::OffsetIndex;
+use crate::log::producer_state::CompletedTransaction;
 use crate::log::segment_scan::{ScanEnd, ScanStep, SegmentScan};
 use crate::log::time_index::TimeIndex;
+use crate::log::transaction_index::AbortedTransaction;
 use crate::log::{BatchInfo, EndMarker, LeaderEpochs, NO_LEADER_EPOCH, ProducerStates, SegmentBook, Segments, producer_snapshot};
 use crate::rt::file::{Durability, File, FileError, OpenMode, list_directory_blocking, rename_blocking, sync_directory_blocking};
 
@@ -54,6 +57,7 @@ pub fn scan_blocking(found: Found, now_ms: i64) -> Result<Scanned, RecoveryError
     let read_from = from.min(segment_index(&books, replay_from));
 
     let mut set_aside = Vec::new();
+    let mut aborted = Vec::new();
     let mut end = (books[read_from].base_offset, NO_LEADER_EPOCH);
     for index in read_from..books.len() {
         let is_last = index + 1 == books.len();
@@ -66,7 +70,8 @@ pub fn scan_blocking(found: Found, now_ms: i64) -> Result<Scanned, RecoveryError
             book.add(&info);
             epochs.assign(info.leader_epoch, info.base_offset);
             if info.base_offset >= replay_from {
-                producers.apply(&info, end_marker.as_ref(), info.max_timestamp);
+                let completed = producers.apply(&info, end_marker.as_ref(), info.max_timestamp);
+                aborted.extend(aborted_in(books[index].base_offset, completed));
             }
         }
         end = (walk.scan.next_offset(), walk.scan.leader_epoch());
@@ -84,9 +89,10 @@ pub fn scan_blocking(found: Found, now_ms: i64) -> Result<Scanned, RecoveryError
     let log_start_offset = found.log_start_offset.unwrap_or(first_offset).clamp(first_offset, log_end_offset.max(first_offset));
     if producers.end_offset() > log_end_offset {
         let segments = Segments::new(books.clone(), 0);
-        producers = producers_blocking(&found.directory, &segments, log_end_offset)?;
+        (producers, aborted) = producers_blocking(&found.directory, &segments, log_end_offset)?;
     }
     let active = *books.last().expect("a log has a segment");
+    index_files::cut_aborted_blocking(&found.directory, active.base_offset, log_end_offset)?;
     let placed = PlacedEnd { segment_base: active.base_offset, size_bytes: active.size_bytes, end_offset: log_end_offset };
     let facts = PartitionFacts {
         partition: found.partition,
@@ -97,25 +103,37 @@ pub fn scan_blocking(found: Found, now_ms: i64) -> Result<Scanned, RecoveryError
         segments: books,
         leader_epochs: epochs.entries().to_vec(),
         producers: producer_snapshot::encode(&producers),
+        aborted,
     };
     let indexed_to = (placed.segment_base, placed.size_bytes);
     Ok(Scanned { partition: RecoveredPartition { facts, directory: found.directory, placed, indexed_to }, set_aside })
 }
 
-/// Producer state at the end of a log that is known to be sound: from its newest snapshot and the batches behind it.
-pub fn producers_blocking(directory: &Path, segments: &Segments, end_offset: i64) -> Result<ProducerStates, RecoveryError> {
+/// A transaction that a marker in the segment has aborted.
+fn aborted_in(segment_base: i64, completed: Option<CompletedTransaction>) -> Option<(i64, AbortedTransaction)> {
+    Some((segment_base, AbortedTransaction::from_completed(&completed?)?))
+}
+
+/// Producer state at the end of a log that is known to be sound, from its newest snapshot and the batches behind it; and the transactions that were aborted in these.
+pub fn producers_blocking(
+    directory: &Path,
+    segments: &Segments,
+    end_offset: i64,
+) -> Result<(ProducerStates, Vec<(i64, AbortedTransaction)>), RecoveryError> {
     let first = segments.iter().next().expect("a log has a segment").base_offset;
     let (mut producers, replay_from) = newest_snapshot(directory, end_offset)?.unwrap_or_else(|| (ProducerStates::new(first), first));
     let books: Vec<SegmentBook> = segments.iter().copied().collect();
+    let mut aborted = Vec::new();
     for book in &books[segment_index(&books, replay_from)..] {
         let mut walk = Walk::open(directory, book, (book.base_offset, NO_LEADER_EPOCH))?;
         while let Some((info, end_marker)) = walk.next()? {
             if info.base_offset >= replay_from && info.base_offset < end_offset {
-                producers.apply(&info, end_marker.as_ref(), info.max_timestamp);
+                let completed = producers.apply(&info, end_marker.as_ref(), info.max_timestamp);
+                aborted.extend(aborted_in(book.base_offset, completed));
             }
         }
     }
-    Ok(producers)
+    Ok((producers, aborted))
 }
 
 /// All segments by their files: sizes, and timestamps as far as time indexes tell.

@@ -4,6 +4,7 @@ mod append;
 mod files;
 mod offsets;
 mod read;
+mod transactions;
 mod wait;
 
 use std::future::Future;
