@@ -25,7 +25,7 @@ use corelane::drive::metadata_files::{MetadataFiles, inspect_blocking};
 use corelane::net::Net;
 use corelane::net::limits::Limits;
 use corelane::net::listener::{self, Connections};
-use corelane::partition::{Partitions, PartitionsOptions};
+use corelane::partition::{Partitions, PartitionsOptions, RetentionTimes};
 use corelane::rt::mesh::{MeshEnd, mesh};
 use corelane::rt::net::{ListenOptions, SocketOptions};
 use corelane::rt::preflight::{self, Passed};
@@ -244,6 +244,7 @@ fn serve(ground: Ground, begun: Instant, exit_when_ready: bool) -> ExitCode {
     let ends: Vec<MeshEnd<Message>> = mesh(shards, MESH_CAPACITY);
     let listener_settings: Vec<Arc<Listener>> = listeners.iter().map(|(listener, _)| Arc::clone(listener)).collect();
     let mut sockets = Some(listeners);
+    let mut deleted = recovered.report.deleted;
     let mut plans = Vec::new();
     for (end, start) in ends.into_iter().zip(recovered.shards) {
         plans.push(Some(ShardPlan {
@@ -254,6 +255,7 @@ fn serve(ground: Ground, begun: Instant, exit_when_ready: bool) -> ExitCode {
             listeners: listener_settings.clone(),
             identity: identity.clone(),
             directories: directories.clone(),
+            deleted: std::mem::take(&mut deleted),
             sockets: sockets.take().unwrap_or_default(),
             termination: termination.take(),
             begun,
@@ -313,6 +315,8 @@ struct ShardPlan {
     listeners: Vec<Arc<Listener>>,
     identity: Identity,
     directories: Vec<DataDirectory>,
+    /// Directories of deleted partitions, for shard 0 to remove.
+    deleted: Vec<PathBuf>,
     /// For shard 0, which accepts for all.
     sockets: Vec<BoundListener>,
     termination: Option<Termination>,
@@ -365,8 +369,16 @@ impl ShardPlan {
     fn build(self, id: ShardId) -> Built {
         let config = &self.config;
         let (journal, placement) = self.start.begin();
-        let options = PartitionsOptions { tail_bytes_max: config.shard_tail_cache_bytes() as usize, ..PartitionsOptions::default() };
+        let options = PartitionsOptions {
+            tail_bytes_max: config.shard_tail_cache_bytes() as usize,
+            retention: RetentionTimes {
+                interval: Duration::from_millis(config.log_retention_check_interval_ms() as u64),
+                initial_delay: Duration::from_millis(config.log_initial_task_delay_ms() as u64),
+            },
+            ..PartitionsOptions::default()
+        };
         let partitions = Partitions::new(journal, placement, options);
+        partitions.remove_directories(self.deleted);
         let groups = Groups::new(Rc::clone(&partitions), Arc::clone(config));
         let shard = Shard::new(Parts {
             id,

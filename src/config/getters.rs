@@ -53,6 +53,7 @@ getters! {
     log_flush_offset_checkpoint_interval_ms: i32 = "log.flush.offset.checkpoint.interval.ms";
     log_flush_start_offset_checkpoint_interval_ms: i32 = "log.flush.start.offset.checkpoint.interval.ms";
     log_format: &str = "log.format";
+    log_initial_task_delay_ms: i64 = "log.initial.task.delay.ms";
     log_level: &str = "log.level";
     log_retention_check_interval_ms: i64 = "log.retention.check.interval.ms";
     max_connection_creation_rate: i32 = "max.connection.creation.rate";

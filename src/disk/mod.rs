@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 pub mod directories;
+pub mod graveyard;
 pub mod index_files;
 pub mod journal;
 pub mod placement;

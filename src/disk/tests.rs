@@ -180,6 +180,47 @@ fn truncation_deletion_and_a_raised_start_are_redone() {
     world.live(1, |_| async {});
 }
 
+/// All of a log has expired: its last segment is empty, and the files before it are there, or not any more, whatever the journal still holds of them.
+#[test]
+fn a_log_of_which_nothing_is_left_goes_on() {
+    let mut world = World::new(RING_BYTES, 3000);
+    world.live(1, |broker| async move {
+        for number in 0..5 {
+            let partition = broker.create(number);
+            for _ in 0..8 {
+                partition.append_durably(2, 700).await;
+            }
+        }
+        broker.partition(0).expire(false).await;
+        broker.place_all().await;
+        broker.partition(1).expire(false).await;
+        broker.place_all().await;
+        broker.partition(2).expire(false).await;
+        broker.place_all().await;
+        for number in [0, 1, 2] {
+            broker.partition(number).expire(number != 1).await;
+        }
+        broker.partition(2).append_durably(1, 100).await;
+        broker.partition(3).append_durably(1, 100).await;
+        broker.partition(3).expire(true).await;
+        broker.partition(4).expire(true).await;
+        broker.partition(4).append_durably(1, 100).await;
+    });
+    world.live(2, |broker| async move {
+        for number in 0..5 {
+            broker.partition(number).append_durably(1, 100).await;
+            broker.partition(number).expire(true).await;
+        }
+        broker.place_all().await;
+        broker.partition(0).expire(true).await;
+    });
+    world.live(1, |broker| async move {
+        broker.partition(0).append_durably(1, 100).await;
+        broker.stop().await;
+    });
+    world.live(1, |_| async {});
+}
+
 /// At every step of a life, the files as they are: a crash at that moment loses nothing that was acknowledged.
 #[test]
 fn a_crash_at_any_step_loses_nothing() {

@@ -60,6 +60,11 @@ impl LogFileKind {
         }
         Some((kind, digits.parse().ok()?))
     }
+
+    /// As `parse`, for a file that bears `suffix` behind its name.
+    pub fn parse_with_suffix(name: &str, suffix: &str) -> Option<(LogFileKind, i64)> {
+        Self::parse(name.strip_suffix(suffix)?)
+    }
 }
 
 /// What a directory within a data directory is, by its name.

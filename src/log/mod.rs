@@ -13,6 +13,7 @@ pub mod leader_epoch;
 pub mod offset_index;
 pub mod producer_snapshot;
 pub mod producer_state;
+pub mod retention;
 pub mod segment_scan;
 pub mod segments;
 pub mod state;

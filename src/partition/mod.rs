@@ -1,7 +1,8 @@
 //! One replica on its core: it appends, becomes durable, is read, and is waited for. A narrator over the pure log (crate::log) and what reaches storage (crate::disk).
 //!
 //! A `Partition` lives on the shard that owns it, and on no other; what leaves it is owned (`Bytes`, file ranges, plain values). Where to begin:
-//! `append` (admission, offsets, journal), `durability` (the high watermark follows the journal), `read` (plans), `wait` (long polls), `offsets` (look-ups and DeleteRecords).
+//! `append` (admission, offsets, journal), `durability` (the high watermark follows the journal), `read` (plans), `wait` (long polls), `offsets` (look-ups and DeleteRecords),
+//! `retention` (the log's start moves, old segments go).
 //! `partitions` holds all of a shard's, makes, opens and removes them; `upkeep` writes what can be made again from the log: indexes, producer snapshots, epoch checkpoints.
 //!
 //! One rule holds everywhere: what is not durable is not visible. The log's end runs ahead of the high watermark, and nothing that a client sees goes beyond the latter.
@@ -13,6 +14,7 @@ mod open;
 mod partitions;
 mod plan;
 mod read;
+mod retention;
 mod upkeep;
 mod wait;
 
@@ -42,10 +44,12 @@ pub use offsets::{EpochEnd, FoundOffset, OffsetTarget};
 pub use partitions::{NewPartition, Partitions, PartitionsOptions};
 pub use plan::{FileRange, Piece};
 pub use read::{Isolation, ReadPlan, ReadRequest, Refusal};
+pub use retention::RetentionTimes;
 pub use wait::{FetchWaiter, Seen};
 
 use durability::PendingGroup;
 use partitions::Environment;
+use retention::Keeping;
 use upkeep::ClosedSegment;
 use wait::WaitList;
 
@@ -76,6 +80,9 @@ pub struct Partition {
     /// Segments that were rolled and whose indexes are still to be written, oldest first.
     closed: RefCell<VecDeque<ClosedSegment>>,
     upkeep: upkeep::UpkeepState,
+    keeping: Cell<Keeping>,
+    /// The directory holds nothing of an earlier life that should not be there.
+    is_swept: Cell<bool>,
     /// The producers' encoding for checkpoints, with the log end that it tells of.
     encoded_producers: RefCell<Option<(i64, Bytes)>>,
 }
@@ -180,6 +187,7 @@ impl Partition {
     /// The topic's settings have changed.
     pub fn apply_settings(&self, settings: &crate::config::TopicSettings) {
         self.log.borrow_mut().set_rules(open::roll_rules(settings));
+        self.keeping.set(Keeping::new(settings));
     }
 
     /// Forgets producers that have been idle for `expiration_ms` (`producer.id.expiration.ms`). To be called now and then.

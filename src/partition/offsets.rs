@@ -5,7 +5,6 @@ use std::cell::Cell;
 use bytes::Bytes;
 
 use super::{Isolation, Partition, Refusal};
-use crate::disk::journal::EntryHeader;
 use crate::log::time_lookup::{BatchVerdict, FoundRecord, LookupStep, TimeLookup, TimeTarget};
 use crate::log::{BATCH_HEADER_BYTES, BatchInfo, NO_LEADER_EPOCH, NO_OFFSET, NO_TIMESTAMP};
 use crate::rt;
@@ -97,18 +96,7 @@ impl Partition {
         if log_start_offset <= self.log_start_offset() {
             return Ok(self.log_start_offset());
         }
-        // The log's own books move with the entry, so that a checkpoint tells of both or of neither; readers see the move when it is durable.
-        let entry = EntryHeader::log_start(self.id, log_start_offset);
-        let appended = self.environment.append_entry(entry, &[], || {
-            self.log.borrow_mut().raise_log_start(log_start_offset);
-        });
-        let sequence = appended.await.map_err(|_| Refusal::Storage)?;
-        self.environment.journal.wait_durable(sequence).await.map_err(|_| Refusal::Storage)?;
-        if log_start_offset > self.log_start_offset.get() {
-            self.log_start_offset.set(log_start_offset);
-            self.tell_waiters();
-            self.note_upkeep();
-        }
+        self.raise_log_start(log_start_offset).await.map_err(|_| Refusal::Storage)?;
         Ok(self.log_start_offset())
     }
 

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::partitions::Environment;
+use super::retention::Keeping;
 use super::upkeep::UpkeepState;
 use super::{Leadership, Partition};
 use crate::cluster::TopicIdPartition;
@@ -31,6 +32,7 @@ struct Parts {
     placed: PlacedEnd,
     aborted: Vec<(i64, AbortedTransaction)>,
     upkeep: UpkeepState,
+    is_new: bool,
 }
 
 impl Partition {
@@ -53,6 +55,7 @@ impl Partition {
             placed: PlacedEnd { segment_base: 0, size_bytes: 0, end_offset: 0 },
             aborted: Vec::new(),
             upkeep: UpkeepState::fresh(),
+            is_new: true,
         };
         Self::assemble(environment, parts, settings)
     }
@@ -76,6 +79,7 @@ impl Partition {
             placed,
             aborted: std::mem::take(&mut facts.aborted),
             upkeep: UpkeepState::found(closed),
+            is_new: false,
             start: log_start(facts, &rules),
         };
         Self::assemble(environment, parts, settings)
@@ -104,6 +108,8 @@ impl Partition {
             aborted: RefCell::new(parts.aborted),
             closed: RefCell::default(),
             upkeep: parts.upkeep,
+            keeping: Cell::new(Keeping::new(settings)),
+            is_swept: Cell::new(parts.is_new),
             encoded_producers: RefCell::default(),
         })
     }

@@ -4,17 +4,20 @@ use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use uuid::Uuid;
 
 use super::Partition;
 use super::durability::Touched;
+use super::retention::{self, RetentionTimes};
 use super::upkeep::UpkeepQueue;
 use crate::cluster::TopicIdPartition;
 use crate::config::TopicSettings;
 use crate::disk::checkpoint::{PartitionHome, PlacedEnd};
 use crate::disk::directories::{self, DirectoryError};
+use crate::disk::graveyard::{Grave, Graveyard};
 use crate::disk::journal::{EntryHeader, GroupSequence, Journal, JournalError};
 use crate::disk::placement::Placement;
 use crate::disk::reader::Reader;
@@ -37,11 +40,19 @@ pub struct PartitionsOptions {
     pub files_open_max: usize,
     /// Whether the data directories' filesystems read past the page cache.
     pub direct: bool,
+    /// When old segments are looked for.
+    pub retention: RetentionTimes,
 }
 
 impl Default for PartitionsOptions {
     fn default() -> Self {
-        Self { tail_bytes_max: 64 << 20, index_bytes_max: 16 << 20, files_open_max: 1024, direct: true }
+        Self {
+            tail_bytes_max: 64 << 20,
+            index_bytes_max: 16 << 20,
+            files_open_max: 1024,
+            direct: true,
+            retention: RetentionTimes::default(),
+        }
     }
 }
 
@@ -63,6 +74,7 @@ pub(super) struct Environment {
     pub tail_cache: TailCache,
     pub touched: Touched,
     pub upkeep: Rc<UpkeepQueue>,
+    pub graveyard: Rc<Graveyard>,
     /// The shard takes no more appends.
     pub is_stopping: Cell<bool>,
 }
@@ -70,10 +82,25 @@ pub(super) struct Environment {
 impl Environment {
     /// Appends an entry of the partition's own, waiting for room behind those who came before. `and_then` goes with it: nothing comes between the two.
     pub async fn append_entry(&self, header: EntryHeader, payload: &[u8], and_then: impl Fn()) -> Result<GroupSequence, JournalError> {
+        let appended = self.append_entry_if(header, payload, || true, and_then).await?;
+        Ok(appended.expect("it was wanted"))
+    }
+
+    /// As `append_entry`, unless `is_wanted` says when there is room that it is not wanted any more.
+    pub async fn append_entry_if(
+        &self,
+        header: EntryHeader,
+        payload: &[u8],
+        is_wanted: impl Fn() -> bool,
+        and_then: impl Fn(),
+    ) -> Result<Option<GroupSequence>, JournalError> {
         let append = || {
+            if !is_wanted() {
+                return Ok(None);
+            }
             let written = self.journal.append(&header, &[payload])?;
             and_then();
-            Ok(written.sequence)
+            Ok(Some(written.sequence))
         };
         let mut appended = append();
         while appended == Err(JournalError::Full) {
@@ -100,6 +127,7 @@ impl Partitions {
             tail_cache: TailCache::new(options.tail_bytes_max),
             touched: Touched::default(),
             upkeep: Rc::default(),
+            graveyard: Rc::default(),
             is_stopping: Cell::new(false),
         });
         let told = Rc::downgrade(&environment);
@@ -109,7 +137,10 @@ impl Partitions {
             }
         }));
         rt::spawn_background(environment.upkeep.clone().run()).detach();
-        Rc::new(Self { environment, partitions: RefCell::default() })
+        rt::spawn_background(environment.graveyard.clone().run()).detach();
+        let partitions = Rc::new(Self { environment, partitions: RefCell::default() });
+        retention::start(&partitions, options.retention);
+        partitions
     }
 
     /// Takes over a partition as recovery has left it. Reads no file.
@@ -174,13 +205,17 @@ impl Partitions {
         self.environment.reader.forget(id, None);
         let (directory, topic, number) = (partition.directory.to_path_buf(), partition.topic.clone(), id.partition);
         let retired = rt::blocking(move || directories::retire_partition_blocking(&directory, &topic, number)).await?;
-        rt::spawn_background(async move {
-            if let Err(error) = rt::file::remove_directory(retired).await {
-                tracing::warn!(%error, "the directory of a deleted partition stays until the next start");
-            }
-        })
-        .detach();
+        self.environment.graveyard.bury([Grave::Directory(retired)], partition.keeping.get().delete_delay);
         Ok(())
+    }
+
+    /// Removes directories of partitions that an earlier life has deleted.
+    pub fn remove_directories(&self, directories: Vec<PathBuf>) {
+        self.environment.graveyard.bury(directories.into_iter().map(Grave::Directory), Duration::ZERO);
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.environment.is_stopping.get()
     }
 
     /// The end of a clean stop: no more appends, everything placed and flushed, all files as Kafka leaves them. What readers have planned stays readable.
@@ -188,6 +223,7 @@ impl Partitions {
         self.environment.is_stopping.set(true);
         self.environment.placement.shut_down().await?;
         self.environment.upkeep.end();
+        self.environment.graveyard.end();
         let waiting = RefCell::new(self.all());
         let close = async || {
             loop {

@@ -1,4 +1,4 @@
-//! What a partition writes besides its batches, later and in the background: index files, producer snapshots, the leader epoch checkpoint; and the removal of old segments.
+//! What a partition writes besides its batches, later and in the background: index files, producer snapshots, the leader epoch checkpoint.
 //!
 //! All of it can be made again from the log, so nothing is flushed and a failure costs a warning. Index entries of the active segment go to its file in blocks, once their batches
 //! are placed; those of a closed segment when all of it is placed. One task for each shard does one partition after the other.
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::Partition;
 use crate::disk::directories::{self, DirectoryError};
 use crate::disk::index_files::{self, IndexAppend, IndexFilesState};
+use crate::disk::journal::JournalError;
 use crate::disk::reader::ReadError;
 use crate::log::checkpoint_file;
 use crate::log::file_names::{LEADER_EPOCH_CHECKPOINT, LogFileKind};
@@ -131,6 +132,11 @@ impl Partition {
         closed.front().is_some_and(|segment| segment.roll.previous_base < self.placed.get().segment_base)
     }
 
+    /// The base of the oldest segment that was rolled and is not written out yet; nothing from there on may go or be replaced.
+    pub(super) fn oldest_unwritten_segment(&self) -> i64 {
+        self.closed.borrow().front().map_or(i64::MAX, |segment| segment.roll.previous_base)
+    }
+
     /// Does what is due now. Failures are told and do not come back: it is tried again with the next piece of work.
     async fn keep_up(&self) {
         let _turn = self.upkeep.turn.acquire(1).await;
@@ -146,6 +152,8 @@ impl Partition {
     }
 
     async fn write_what_is_due(&self) -> Result<(), UpkeepError> {
+        // First: files of what is no longer wanted may be gone already.
+        self.remove_old_segments().await?;
         self.check_closed_segments().await?;
         self.write_found_aborted().await?;
         while self.next_closed_is_placed() {
@@ -314,6 +322,11 @@ impl Partition {
     async fn check_closed_segments(&self) -> Result<(), UpkeepError> {
         loop {
             let Some(book) = self.upkeep.unchecked.borrow().last().copied() else { return Ok(()) };
+            if self.log.borrow().segments().get(book.base_offset) != Some(&book) {
+                // Let go of meanwhile.
+                self.upkeep.unchecked.borrow_mut().pop();
+                continue;
+            }
             let view = self.segment_view(&book, book.size_bytes);
             let last = self.environment.reader.time_entry(&view, |index| index.last()).await?;
             if last.map(|last| last.timestamp) == book.max_timestamp.map(|max| max.timestamp) && last.is_some() {
@@ -390,29 +403,6 @@ impl Partition {
         .await
     }
 
-    fn oldest_is_removable(&self, log: &Log) -> bool {
-        let second = log.segments().iter().nth(1);
-        second.is_some_and(|second| second.base_offset <= self.removable_below())
-    }
-
-    /// Segments that end at or below this may go: below the log's start for every reader, and in no way of placement.
-    fn removable_below(&self) -> i64 {
-        let oldest_closed = self.closed.borrow().front().map_or(i64::MAX, |segment| segment.roll.previous_base);
-        self.log_start_offset.get().min(self.placed.get().segment_base).min(oldest_closed)
-    }
-
-    /// Removes the segments that lie wholly below the log's start (DeleteRecords): first from the books, then their files. A restart that finds them in an older checkpoint does
-    /// not miss them, as it knows of the log's start from the journal.
-    async fn remove_old_segments(&self) -> Result<(), UpkeepError> {
-        let removed = self.log.borrow_mut().segments_mut().remove_below(self.removable_below());
-        if removed.is_empty() {
-            return Ok(());
-        }
-        let first_kept = self.log.borrow().segments().iter().next().map_or(0, |book| book.base_offset);
-        removed.iter().for_each(|book| self.environment.reader.forget(&self.id, Some(book.base_offset)));
-        self.in_directory(move |name| matches!(LogFileKind::parse(name), Some((_, offset)) if offset < first_kept)).await
-    }
-
     /// Removes the files that `is_meant`.
     async fn in_directory(&self, is_meant: impl Fn(&str) -> bool + Send + 'static) -> Result<(), UpkeepError> {
         let directory = self.directory.to_path_buf();
@@ -471,6 +461,7 @@ impl Partition {
 pub(super) enum UpkeepError {
     Directory(DirectoryError),
     Read(ReadError),
+    Journal(JournalError),
 }
 
 impl From<DirectoryError> for UpkeepError {
@@ -490,6 +481,7 @@ impl std::fmt::Display for UpkeepError {
         match self {
             UpkeepError::Directory(error) => error.fmt(formatter),
             UpkeepError::Read(error) => error.fmt(formatter),
+            UpkeepError::Journal(error) => error.fmt(formatter),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What clients see of a broker, on one broker that all cases share.
+//! What clients see of a broker, on one broker that all cases share, and of one that tidies its logs all the time.
 
 mod admin;
 mod clients;
@@ -11,6 +11,7 @@ mod metadata;
 mod offsets;
 mod produce;
 mod rdkafka_client;
+mod retention;
 mod rskafka_client;
 
 use std::process::ExitCode;
@@ -28,7 +29,9 @@ fn main() -> ExitCode {
     for (module, cases) in PROTOCOL {
         trials.extend(suite::trials(&format!("protocol::{module}"), cases, &shared));
     }
-    suite::main(trials, &shared)
+    let tidy = SharedBroker::new(retention::options());
+    trials.extend(suite::trials("storage::retention", retention::CASES, &tidy));
+    suite::main(trials, &[shared, tidy])
 }
 
 /// Cases that speak the protocol by hand, by module.

@@ -113,14 +113,14 @@ fn left_out(name: &str) -> bool {
     reason.is_some()
 }
 
-/// Runs the trials as `cargo test` would, then ends the shared broker.
-pub fn main(mut trials: Vec<Trial>, shared: &SharedBroker) -> ExitCode {
+/// Runs the trials as `cargo test` would, then ends the shared brokers.
+pub fn main(mut trials: Vec<Trial>, shared: &[SharedBroker]) -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Most cases wait for the broker or for a client's timer, so more of them run at once than there are cores.
     arguments.test_threads = arguments.test_threads.or(Some(4));
     trials.sort_by(|left, right| left.name().cmp(right.name()));
     println!("against {:?}", places::target());
     let conclusion = libtest_mimic::run(&arguments, trials);
-    shared.end(conclusion.has_failed());
+    shared.iter().for_each(|shared| shared.end(conclusion.has_failed()));
     conclusion.exit_code()
 }

@@ -33,19 +33,19 @@ pub(super) const ROWS: &[Setting] = settings! {
     "log.roll.jitter.hours": Int = "0", AtLeast(0), ReadOnly, Works;
 
     /// How long records are kept; -1 keeps them for ever. Wins over minutes and hours.
-    "log.retention.ms": Long = null, Any, Cluster, Later;
+    "log.retention.ms": Long = null, Any, Cluster, Works;
 
     /// The same in minutes, used while `log.retention.ms` is unset; wins over hours.
-    "log.retention.minutes": Int = null, Any, ReadOnly, Later;
+    "log.retention.minutes": Int = null, Any, ReadOnly, Works;
 
     /// The same in hours, used while neither `log.retention.ms` nor `log.retention.minutes` is set.
-    "log.retention.hours": Int = "168", Any, ReadOnly, Later;
+    "log.retention.hours": Int = "168", Any, ReadOnly, Works;
 
     /// How large a partition may grow before its oldest segments go; -1 is no limit.
-    "log.retention.bytes": Long = "-1", Any, Cluster, Later;
+    "log.retention.bytes": Long = "-1", Any, Cluster, Works;
 
     /// How often logs are looked at for segments that may go.
-    "log.retention.check.interval.ms": Long = "300000", AtLeast(1), ReadOnly, Later;
+    "log.retention.check.interval.ms": Long = "300000", AtLeast(1), ReadOnly, Works;
 
     /// What happens to old records: `delete`, `compact`, both, or empty (kept for ever).
     "log.cleanup.policy": List = "delete", ItemsOf(&["compact", "delete"], MayBeEmpty), Cluster, Works;
@@ -62,7 +62,7 @@ pub(super) const ROWS: &[Setting] = settings! {
     "log.flush.interval.messages": Long = "1", AtLeast(1), Cluster, Works;
 
     /// How long a deleted file stays on the disk under another name.
-    "log.segment.delete.delay.ms": Long = "60000", AtLeast(0), Cluster, Later;
+    "log.segment.delete.delay.ms": Long = "60000", AtLeast(0), Cluster, Works;
 
     /// How often logs are looked at for a flush that is due by time.
     "log.flush.scheduler.interval.ms": Long = "9223372036854775807", Any, ReadOnly, Later;
@@ -144,5 +144,5 @@ pub(super) const ROWS: &[Setting] = settings! {
 /// Not listed by DescribeConfigs until somebody sets them.
 pub(super) const INTERNAL: &[Setting] = internal_settings! {
     /// How long after the start the first upkeep run waits.
-    "log.initial.task.delay.ms": Long = "30000", AtLeast(0), ReadOnly, Ignored;
+    "log.initial.task.delay.ms": Long = "30000", AtLeast(0), ReadOnly, Works;
 };

@@ -24,10 +24,10 @@ pub(super) const ROWS: &[Setting] = settings! {
     "flush.ms": Long = "9223372036854775807", AtLeast(0), Overrides("log.flush.interval.ms"), Later;
 
     /// How large a partition may grow before its oldest segments go; -1 is no limit.
-    "retention.bytes": Long = "-1", Any, Overrides("log.retention.bytes"), Later;
+    "retention.bytes": Long = "-1", Any, Overrides("log.retention.bytes"), Works;
 
     /// How long records are kept; -1 keeps them for ever.
-    "retention.ms": Long = "604800000", AtLeast(-1), Overrides("log.retention.ms"), Later;
+    "retention.ms": Long = "604800000", AtLeast(-1), Overrides("log.retention.ms"), Works;
 
     /// Largest record batch, after compression, else MESSAGE_TOO_LARGE.
     "max.message.bytes": Int = "1048588", AtLeast(0), Overrides("message.max.bytes"), Works;
@@ -48,7 +48,7 @@ pub(super) const ROWS: &[Setting] = settings! {
     "max.compaction.lag.ms": Long = "9223372036854775807", AtLeast(1), Overrides("log.cleaner.max.compaction.lag.ms"), Later;
 
     /// How long a deleted file stays on the disk under another name.
-    "file.delete.delay.ms": Long = "60000", AtLeast(0), Overrides("log.segment.delete.delay.ms"), Later;
+    "file.delete.delay.ms": Long = "60000", AtLeast(0), Overrides("log.segment.delete.delay.ms"), Works;
 
     /// Share of a log not yet compacted that makes it worth compacting.
     "min.cleanable.dirty.ratio": Double = "0.5", BetweenDecimals(0.0, 1.0), Overrides("log.cleaner.min.cleanable.ratio"), Later;

@@ -46,6 +46,8 @@ pub enum EntryKind {
     Opened = 6,
     /// A checkpoint was completed; `base_offset` is its number. For readers of dumps, replay passes over it.
     CheckpointNote = 7,
+    /// The log's next segment begins at `base_offset`, with nothing in it yet: retention is about to let go of all that came before.
+    Roll = 8,
 }
 
 impl EntryKind {
@@ -58,6 +60,7 @@ impl EntryKind {
             5 => Self::Deleted,
             6 => Self::Opened,
             7 => Self::CheckpointNote,
+            8 => Self::Roll,
             _ => return None,
         })
     }
@@ -102,6 +105,11 @@ impl EntryHeader {
 
     pub fn log_start(partition: TopicIdPartition, log_start_offset: i64) -> Self {
         Self { base_offset: log_start_offset, ..Self::empty(EntryKind::LogStart, partition) }
+    }
+
+    /// A segment that begins at the log's end.
+    pub fn roll(partition: TopicIdPartition, segment_base: i64) -> Self {
+        Self { base_offset: segment_base, ..Self::empty(EntryKind::Roll, partition) }
     }
 
     pub fn deleted(partition: TopicIdPartition) -> Self {

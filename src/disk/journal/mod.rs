@@ -530,6 +530,7 @@ impl State {
         let change = match header.kind {
             EntryKind::Append => Change::Write { segment_base, position, end_offset: last_offset + 1, bytes: bytes.clone() },
             EntryKind::Truncate => Change::Cut(Cut { segment_base, position, end_offset: base_offset }),
+            EntryKind::Roll => Change::Roll { segment_base: base_offset },
             EntryKind::Deleted => {
                 // In the same step: no later checkpoint may know a partition whose end lies before its replay.
                 let groups = self.backlog.unregister(&header.partition);

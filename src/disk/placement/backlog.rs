@@ -47,6 +47,8 @@ struct Item {
 pub enum Change {
     /// Bytes that belong at `position`; `end_offset` is the next offset after them.
     Write { segment_base: i64, position: u32, end_offset: i64, bytes: Bytes },
+    /// A segment without a byte begins at the log's end.
+    Roll { segment_base: i64 },
     /// What lies behind the log's new end, in that segment and in later ones, goes.
     Cut(Cut),
 }
@@ -64,6 +66,7 @@ impl Change {
     fn place(&self) -> (i64, u32) {
         match self {
             Self::Write { segment_base, position, .. } => (*segment_base, *position),
+            Self::Roll { segment_base } => (*segment_base, 0),
             Self::Cut(cut) => (cut.segment_base, cut.position),
         }
     }
@@ -71,7 +74,7 @@ impl Change {
     /// Takes away what lies behind a later cut. Returns whether anything is left to do; an earlier cut always is, because a round may have written behind it.
     fn cut_at(&mut self, cut: &Cut) -> bool {
         let is_before = self.place() < (cut.segment_base, cut.position);
-        let Self::Write { segment_base, position, end_offset, bytes } = self else { return true };
+        let Self::Write { segment_base, position, end_offset, bytes } = self else { return is_before || matches!(self, Self::Cut(_)) };
         if is_before && *segment_base == cut.segment_base && *position as usize + bytes.len() > cut.position as usize {
             bytes.truncate((cut.position - *position) as usize);
             *end_offset = cut.end_offset;

@@ -17,6 +17,10 @@ pub enum Step {
         segment_base: i64,
         size_bytes: u32,
     },
+    /// A segment that has no byte yet gets its file.
+    Begin {
+        segment_base: i64,
+    },
     Cut(Cut),
 }
 
@@ -60,6 +64,12 @@ pub fn plan(placed: PlacedEnd, changes: impl IntoIterator<Item = Change>) -> (Ve
                 let size_bytes = position.checked_add(length).expect("a segment is smaller than 4 GiB");
                 end = PlacedEnd { segment_base, size_bytes, end_offset };
                 add_bytes(&mut steps, segment_base, position, bytes);
+            }
+            Change::Roll { segment_base } => {
+                assert!(segment_base > end.segment_base, "a later segment begins");
+                steps.push(Step::Finish { segment_base: end.segment_base, size_bytes: end.size_bytes });
+                steps.push(Step::Begin { segment_base });
+                end = PlacedEnd { segment_base, size_bytes: 0, end_offset: segment_base };
             }
             Change::Cut(cut) => {
                 end = PlacedEnd { segment_base: cut.segment_base, size_bytes: cut.position, end_offset: cut.end_offset };
@@ -105,6 +115,14 @@ mod tests {
         assert_eq!(end, PlacedEnd { segment_base: 12, size_bytes: 1, end_offset: 13 });
         let Step::Write(first) = &steps[0] else { unreachable!() };
         assert_eq!((first.block_position(), first.prefix_bytes()), (4096, 904));
+    }
+
+    #[test]
+    fn a_segment_may_begin_without_a_byte() {
+        let (steps, end) = plan(PLACED, [write(0, 5000, 11, b"ab"), Change::Roll { segment_base: 11 }, write(11, 0, 12, b"c")]);
+        let finish = Step::Finish { segment_base: 0, size_bytes: 5002 };
+        assert_eq!(steps, [extent(0, 5000, &[b"ab"]), finish, Step::Begin { segment_base: 11 }, extent(11, 0, &[b"c"])]);
+        assert_eq!(end, PlacedEnd { segment_base: 11, size_bytes: 1, end_offset: 12 });
     }
 
     #[test]

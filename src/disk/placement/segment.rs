@@ -42,6 +42,10 @@ pub async fn carry_out(directory: &Path, steps: Vec<Step>, direct: bool) -> Resu
         match step {
             Step::Write(extent) => write_extent(directory, extent, direct).await?,
             Step::Finish { segment_base, size_bytes } => cut_file(directory, segment_base, size_bytes).await?,
+            Step::Begin { segment_base } => {
+                File::open(segment_path(directory, segment_base), OpenMode::CREATE).await?;
+                sync_directory(directory).await?;
+            }
             Step::Cut(cut) => cut_log(directory, cut).await?,
         }
     }

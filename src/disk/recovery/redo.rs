@@ -132,9 +132,19 @@ impl Redo {
                 }
                 self.log.raise_log_start(header.base_offset);
             }
+            EntryKind::Roll if is_news => self.roll(header.base_offset)?,
             // A deletion ends the partition's redo, see its caller; the rest changes nothing.
-            EntryKind::LogStart | EntryKind::Deleted | EntryKind::Opened | EntryKind::CheckpointNote => {}
+            EntryKind::LogStart | EntryKind::Roll | EntryKind::Deleted | EntryKind::Opened | EntryKind::CheckpointNote => {}
         }
+        Ok(())
+    }
+
+    fn roll(&mut self, segment_base: i64) -> Result<(), Mismatch> {
+        let active = *self.log.segments().active();
+        if segment_base != self.log.log_end_offset() || segment_base <= active.base_offset {
+            return Err(format!("a segment begins at {segment_base}, but the log ends at {}", self.log.log_end_offset()));
+        }
+        self.log.roll(segment_base, active.max_timestamp.map_or(active.created_ms, |max| max.timestamp));
         Ok(())
     }
 

@@ -101,8 +101,9 @@ fn index_entries_move_from_memory_to_the_file() {
 }
 
 #[test]
-fn a_deleted_partition_frees_its_name_at_once_and_its_files_soon() {
-    on_shard(|place, partition| async move {
+fn a_deleted_partition_frees_its_name_at_once_and_its_files_after_their_delay() {
+    let settings = TopicSettings { file_delete_delay_ms: 20, ..TopicSettings::default() };
+    with_settings(settings, PartitionsOptions::default(), |place, partition| async move {
         append_durably(&partition, &batch(1, 10)).await;
         place.place_everything().await;
         place.partitions.delete(&partition.id()).await.unwrap();

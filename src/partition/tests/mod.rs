@@ -4,6 +4,7 @@ mod append;
 mod files;
 mod offsets;
 mod read;
+mod retention;
 mod transactions;
 mod wait;
 
