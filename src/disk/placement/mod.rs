@@ -17,8 +17,10 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use hashbrown::HashMap;
+
 use self::backlog::PlacementWork;
-use self::plan::{Step, plan};
+use self::plan::{Extent, Step, plan};
 use crate::cluster::TopicIdPartition;
 use crate::disk::checkpoint::slot::{CheckpointWriter, Slot};
 use crate::disk::checkpoint::{PartitionFacts, PartitionRecord, PlacedEnd};
@@ -29,8 +31,9 @@ use crate::rt;
 use crate::rt::file::FileError;
 use crate::rt::sync::Budget;
 
-/// What waits this long is placed even if the ring has room: it leaves memory, and a restart has less to replay.
-const IDLE_DELAY: Duration = Duration::from_secs(5);
+/// What waits this long is placed even if the ring has room: it leaves memory, and a restart has less to replay. Not shorter, because a partition with little traffic pays a block
+/// read, kept and rewritten for each round that it takes part in.
+const IDLE_DELAY: Duration = Duration::from_secs(10);
 
 /// A round that found nothing to free in a ring that is filling is repeated after this: what has just been appended is durable by then.
 const RETRY_DELAY: Duration = Duration::from_millis(5);
@@ -85,6 +88,12 @@ pub struct Placement {
     /// One round at a time.
     rounds: Budget,
     is_stopped: Cell<bool>,
+    /// Segment and block from which on the journal holds all bytes of a partition's log, be they appended or kept since the last checkpoint. A round before the next checkpoint,
+    /// after trouble say, has nothing more to keep there.
+    held_from: RefCell<HashMap<TopicIdPartition, (i64, u64)>>,
+    last_kept: Cell<GroupSequence>,
+    /// Bytes of the ring's reserve that were used since the last checkpoint.
+    upkeep_bytes: Cell<u64>,
     /// Entries that the last checkpoint tells of, and where its replay begins: where both have stayed, there is nothing to write down.
     entries_told: Cell<u64>,
     start_told: Cell<GroupSequence>,
@@ -109,6 +118,9 @@ impl Placement {
             direct,
             rounds: Budget::new(1),
             is_stopped: Cell::new(false),
+            held_from: RefCell::default(),
+            last_kept: Cell::default(),
+            upkeep_bytes: Cell::new(0),
             entries_told: Cell::new(0),
             start_told: Cell::new(GroupSequence(0)),
             failure: RefCell::new(None),
@@ -203,34 +215,51 @@ impl Placement {
         Ok(())
     }
 
-    /// What waits longest comes first. What the journal has to keep of half-filled blocks is bounded by the room that it has for that; the rest comes in the next round.
+    /// What waits longest comes first. What the journal has to keep of half-filled blocks until the next checkpoint is bounded by the room that it has for that; the rest comes in
+    /// the next round.
     fn choose_jobs(&self) -> Vec<Job> {
-        let mut upkeep_bytes_left = self.journal.upkeep_bytes_max();
+        let mut upkeep_bytes_left = self.journal.upkeep_bytes_max().saturating_sub(self.upkeep_bytes.get());
         let mut jobs = Vec::new();
         for mut work in self.journal.durable_work() {
             let (steps, end) = plan(work.placed, std::mem::take(&mut work.changes));
-            let upkeep_bytes: u64 = extents(&steps).filter(|extent| extent.prefix_bytes() > 0).map(|_| UPKEEP_ENTRY_BYTES).sum();
+            let job = Job { work, steps, end };
+            let upkeep_bytes = self.prefixes_to_keep(&job).count() as u64 * UPKEEP_ENTRY_BYTES;
             let Some(left) = upkeep_bytes_left.checked_sub(upkeep_bytes) else { break };
             upkeep_bytes_left = left;
-            jobs.push(Job { work, steps, end });
+            jobs.push(job);
         }
         jobs
+    }
+
+    /// Extents whose first block's earlier bytes the journal does not hold yet.
+    fn prefixes_to_keep<'a>(&self, job: &'a Job) -> impl Iterator<Item = &'a Extent> + use<'a> {
+        let held_from = self.held_from.borrow().get(&job.work.partition).copied();
+        let is_held = move |extent: &Extent| held_from.is_some_and(|from| from <= extent.first_block());
+        extents(&job.steps).filter(move |extent| extent.prefix_bytes() > 0 && !is_held(extent))
     }
 
     /// Reads what the first block of each extent holds, and makes it durable in the journal before anything is rewritten. Returns the jobs that can go on.
     async fn keep_prefixes(&self, jobs: Vec<Job>) -> Result<Vec<Job>, JournalError> {
         let jobs = self.in_parallel(jobs, Self::read_prefixes).await;
-        let mut last = None;
         for job in &jobs {
-            for extent in extents(&job.steps).filter(|extent| extent.prefix_bytes() > 0) {
+            for extent in self.prefixes_to_keep(job) {
                 let header = EntryHeader::block_prefix(job.work.partition, extent.segment_base, extent.block_position() as u32);
-                last = Some(self.journal.append_upkeep(&header, &[&extent.prefix])?.sequence);
+                let written = self.journal.append_upkeep(&header, &[&extent.prefix])?;
+                self.last_kept.set(written.sequence);
+                self.upkeep_bytes.set(self.upkeep_bytes.get() + UPKEEP_ENTRY_BYTES);
             }
+            self.note_held(job);
         }
-        if let Some(sequence) = last {
-            self.journal.wait_durable(sequence).await?;
-        }
+        // Also what an earlier round has kept before it came to grief.
+        self.journal.wait_durable(self.last_kept.get()).await?;
         Ok(jobs)
+    }
+
+    fn note_held(&self, job: &Job) {
+        let Some(first) = extents(&job.steps).map(Extent::first_block).min() else { return };
+        let mut held_from = self.held_from.borrow_mut();
+        let held = held_from.entry(job.work.partition).or_insert(first);
+        *held = first.min(*held);
     }
 
     async fn read_prefixes(&self, mut job: Job) -> Option<Job> {
@@ -318,6 +347,8 @@ impl Placement {
             Err(CheckpointError::Journal(error)) => return Err(error),
         }
         *self.turn.borrow_mut() = CheckpointTurn { number: turn.number + 1, slot: turn.slot.other(), ..turn };
+        self.held_from.borrow_mut().clear();
+        self.upkeep_bytes.set(0);
         self.journal.checkpointed(start);
         self.entries_told.set(entries);
         self.start_told.set(start.sequence);
@@ -371,7 +402,7 @@ impl Placement {
 /// The most that one half-filled block takes of the ring's reserve.
 const UPKEEP_ENTRY_BYTES: u64 = (ENTRY_HEADER_BYTES + BLOCK_BYTES) as u64;
 
-fn extents(steps: &[Step]) -> impl Iterator<Item = &plan::Extent> {
+fn extents(steps: &[Step]) -> impl Iterator<Item = &Extent> {
     steps.iter().filter_map(|step| if let Step::Write(extent) = step { Some(extent) } else { None })
 }
 

@@ -42,6 +42,11 @@ impl Extent {
         round_down_to_block(u64::from(self.position))
     }
 
+    /// Segment and position of the first block: extents compare by it as the log's bytes follow each other.
+    pub fn first_block(&self) -> (i64, u64) {
+        (self.segment_base, self.block_position())
+    }
+
     pub fn prefix_bytes(&self) -> usize {
         self.position as usize % BLOCK_BYTES
     }
