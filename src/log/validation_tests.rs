@@ -177,6 +177,22 @@ fn log_append_time_is_stamped() {
     assert_eq!((rejected.error, rejected.record_errors.len()), (ErrorCode::InvalidTimestamp, 3));
 }
 
+/// On a topic of create time Kafka 4.4.0 takes a batch that claims log append time, as long as that time is in range, and clears the claim.
+#[test]
+fn a_claim_of_log_append_time_is_cleared() {
+    for compression in COMPRESSIONS {
+        let batch = three_records(compression);
+        let validated = run(&changed(&batch, |bytes| bytes[22] |= 8), &rules()).unwrap();
+        assert_eq!(validated.bytes, batch);
+        assert!(!validated.info.is_log_append_time);
+        let far_off = |bytes: &mut Vec<u8>| {
+            bytes[22] |= 8;
+            bytes[35..43].copy_from_slice(&(NOW_MS + 7_200_000).to_be_bytes());
+        };
+        assert_eq!(error(&changed(&batch, far_off), &rules()), ErrorCode::InvalidTimestamp);
+    }
+}
+
 /// A maximum timestamp that the records do not bear out is put right.
 #[test]
 fn max_timestamp_is_corrected() {

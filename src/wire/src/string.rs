@@ -114,3 +114,34 @@ impl fmt::Display for Str {
         fmt::Display::fmt(self.as_str(), f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    /// A map keyed by `Str` is asked with a `&str`: both hash and order alike.
+    #[test]
+    fn strings_are_found_by_str() {
+        let frame = Bytes::from_static(b"\x03one");
+        let one = Str::from_utf8(frame.slice(1..)).unwrap();
+        let map = HashMap::from([(one.clone(), 1)]);
+        assert_eq!(map.get("one"), Some(&1));
+        assert_eq!(one, "one");
+        let (a, b) = (Str::from("a"), Str::from_static("b"));
+        assert!(a < b);
+        assert_eq!((format!("{one}"), format!("{one:?}")), ("one".to_owned(), "\"one\"".to_owned()));
+    }
+
+    /// A detached string lies elsewhere; bytes that are no UTF-8 are no string.
+    #[test]
+    fn strings_are_slices_until_detached() {
+        let frame = Bytes::from(b"some frame".to_vec());
+        let slice = Str::from_utf8(frame.slice(5..)).unwrap();
+        assert_eq!(slice.as_ptr(), frame[5..].as_ptr());
+        assert_eq!(slice.detached(), slice);
+        assert_ne!(slice.detached().as_ptr(), slice.as_ptr());
+        assert!(Str::from_utf8(Bytes::from_static(&[0xff])).is_err());
+    }
+}

@@ -4,5 +4,6 @@
 
 mod against_kafka_protocol;
 mod against_kafka_wire;
+mod fuzz_seeds;
 mod round_trip;
 mod values;
