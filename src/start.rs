@@ -23,7 +23,6 @@ use corelane::drive::controller::Controller;
 use corelane::drive::groups::Groups;
 use corelane::drive::metadata_files::{MetadataFiles, inspect_blocking};
 use corelane::net::Net;
-use corelane::net::limits::Limits;
 use corelane::net::listener::{self, Connections};
 use corelane::partition::{Partitions, PartitionsOptions, RetentionTimes};
 use corelane::rt::mesh::{MeshEnd, mesh};
@@ -362,7 +361,6 @@ impl ShardPlan {
 /// A shard whose rooms stand.
 struct Built {
     shard: Rc<Shard>,
-    limits: Rc<Limits>,
 }
 
 impl ShardPlan {
@@ -375,6 +373,8 @@ impl ShardPlan {
                 interval: Duration::from_millis(config.log_retention_check_interval_ms() as u64),
                 initial_delay: Duration::from_millis(config.log_initial_task_delay_ms() as u64),
             },
+            direct: self.start.direct,
+            files_are_whole: self.start.files_are_whole,
             ..PartitionsOptions::default()
         };
         let partitions = Partitions::new(journal, placement, options);
@@ -391,12 +391,11 @@ impl ShardPlan {
             partitions,
             groups,
         });
-        let limits = Rc::new(Limits::new(config));
         let sessions = config.max_incremental_fetch_session_cache_slots() as usize / usize::from(self.shards);
-        let net = Net::new(&shard, self.listeners, Rc::clone(&limits), socket_options(config), FetchSessions::new(sessions));
+        let net = Net::new(&shard, self.listeners, socket_options(config), FetchSessions::new(sessions));
         shard.set_client_handler(Box::new(Rc::clone(&net)));
         rt::spawn_background(Rc::clone(&net).reap()).detach();
-        Built { shard, limits }
+        Built { shard }
     }
 }
 
@@ -424,7 +423,7 @@ async fn start_controller(
         directories: directories.iter().map(|directory| directory.id).collect(),
     };
     let files = MetadataFiles::new(config.metadata_log_directory());
-    let controller = Controller::start(shard.surroundings(log), files, Arc::clone(config), &registration).await.map_err(refuse)?;
+    let controller = Controller::start(shard.surroundings(log), files, Arc::clone(&config), &registration).await.map_err(refuse)?;
     shard.set_controller(Rc::clone(&controller));
     Ok(controller)
 }
@@ -457,7 +456,7 @@ fn accept(built: &Built, sockets: Vec<BoundListener>, connections: &Rc<Connectio
     for (index, (_, bound)) in sockets.into_iter().enumerate() {
         for socket in bound {
             let listener = rt::net::Listener::from_std(socket).expect("a bound socket can be listened on");
-            let accept = listener::accept(Rc::clone(&built.shard), listener, index, Rc::clone(connections), Rc::clone(&built.limits));
+            let accept = listener::accept(Rc::clone(&built.shard), listener, index, Rc::clone(connections));
             rt::spawn(accept).detach();
         }
     }

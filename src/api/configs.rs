@@ -151,12 +151,7 @@ async fn alter(context: &RequestContext, admitted: Vec<Result<Admitted, Refusal>
 
 impl View {
     fn of(context: &RequestContext) -> View {
-        let (config, image) = (context.shard.config(), context.shard.image());
-        let config = match config.following(&image) {
-            Some((config, _)) => Arc::new(config),
-            None => Arc::clone(config),
-        };
-        View { config, image }
+        View { config: context.shard.config(), image: context.shard.image() }
     }
 
     fn describe(

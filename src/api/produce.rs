@@ -10,8 +10,9 @@ use std::time::Duration;
 use super::{Answer, CloseReason, Request, RequestContext, Response};
 use crate::cluster::TopicIdPartition;
 use crate::config::TopicSettings;
+use crate::disk::trace;
 use crate::log::ValidatedBatch;
-use crate::log::validation::{Rejected, Step, Validation, ValidationRules};
+use crate::log::validation::{self, Rejected, Step, Validation, ValidationRules};
 use crate::rt;
 use crate::shard::message::{AppendItem, AppendResult, Reply, Request as ShardRequest};
 use crate::wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
@@ -117,7 +118,7 @@ impl Admission {
     async fn check(&self, data: PartitionProduceData, settings: &TopicSettings, transactional: bool) -> Result<ValidatedBatch, Rejected> {
         let bytes = data.records.map(|records| records.to_bytes()).unwrap_or_default();
         let rules = ValidationRules::new(settings, self.context.api_version);
-        let _memory = self.context.shard.validation_memory(&bytes).await;
+        let _memory = self.context.shard.validation_memory(validation::memory_bytes(&bytes)).await;
         let mut validation = Validation::new(bytes, rules, rt::wall_clock_ms());
         let batch = loop {
             match validation.step() {
@@ -227,6 +228,9 @@ impl HandedOver {
         let mut answer = PartitionProduceResponse { index: slot.partition, base_offset: -1, ..Default::default() };
         match &slot.outcome {
             Outcome::Appended(result) => {
+                if let (ErrorCode::None, Some(partition)) = (result.error, slot.key) {
+                    trace::acknowledged(partition, result.base_offset, result.last_offset);
+                }
                 answer.error_code = result.error.code();
                 answer.base_offset = result.base_offset;
                 answer.log_append_time_ms = result.log_append_time_ms;

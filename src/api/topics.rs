@@ -53,7 +53,7 @@ pub async fn create_missing(context: &RequestContext, names: &[Str]) {
         return;
     }
     let config = context.shard.config();
-    let topics = names.iter().map(|name| missing_topic(config, name)).collect();
+    let topics = names.iter().map(|name| missing_topic(&config, name)).collect();
     let response = create(context, CreateTopicsRequest { topics, ..Default::default() }).await;
     for topic in response.topics {
         if topic.error_code != ErrorCode::None.code() && topic.error_code != ErrorCode::TopicAlreadyExists.code() {

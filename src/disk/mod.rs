@@ -10,6 +10,7 @@ pub mod reader;
 pub mod recovery;
 pub mod segment_files;
 pub mod tail;
+pub mod trace;
 
 #[cfg(test)]
 mod testing;

@@ -7,7 +7,7 @@
 //! slow, see ARCHITECTURE.md. Everything before is read through the cache, which sendfile then shares.
 
 use std::cell::{Cell, RefCell};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -22,7 +22,8 @@ use crate::log::offset_index::{OffsetEntry, OffsetIndex};
 use crate::log::segment_scan::{Walk, first_reaching};
 use crate::log::time_index::{TimeEntry, TimeIndex};
 use crate::log::transaction_index::{self, AbortedTransaction};
-use crate::rt::file::{File, FileError};
+use crate::rt;
+use crate::rt::file::{File, FileError, OpenMode};
 
 /// The first read of a walk: an index entry is about this far from the batch that is looked for.
 const WALK_BYTES_MIN: usize = 8 << 10;
@@ -55,7 +56,7 @@ pub enum ReadError {
     File(FileError),
     /// Where a batch should begin there is none.
     Damaged {
-        directory: std::path::PathBuf,
+        directory: PathBuf,
         base_offset: i64,
         position: u32,
     },
@@ -156,10 +157,10 @@ impl Reader {
             return Ok(Bytes::new());
         }
         if end <= segment.settled_bytes || !self.direct {
-            let file = self.open(segment, LogFileKind::Log, false).await?;
+            let file = self.open(segment, false).await?;
             return Ok(file.read_at((end - position) as usize, u64::from(position)).await?.freeze());
         }
-        let file = self.open(segment, LogFileKind::Log, true).await?;
+        let file = self.open(segment, true).await?;
         let first = round_down_to_block(u64::from(position));
         let last = round_up_to_block(u64::from(end));
         let blocks = file.read_at((last - first) as usize, first).await?.freeze();
@@ -170,7 +171,7 @@ impl Reader {
 
     /// The segment's file, for sending ranges below `settled_bytes` of it.
     pub async fn log_file(&self, segment: &SegmentView) -> Result<File> {
-        Ok(self.open(segment, LogFileKind::Log, false).await?)
+        Ok(self.open(segment, false).await?)
     }
 
     /// The entry of the segment's time index that `choose` picks from those in the file.
@@ -200,8 +201,8 @@ impl Reader {
         self.indexes.forget(partition, base_offset);
     }
 
-    async fn open(&self, segment: &SegmentView, kind: LogFileKind, direct: bool) -> std::result::Result<File, FileError> {
-        let key = SegmentFileKey { partition: segment.partition, base_offset: segment.base_offset, kind, direct };
+    async fn open(&self, segment: &SegmentView, direct: bool) -> std::result::Result<File, FileError> {
+        let key = SegmentFileKey { partition: segment.partition, base_offset: segment.base_offset, direct };
         self.files.open(key, &segment.directory).await
     }
 
@@ -301,16 +302,8 @@ impl Reader {
         if let Some(content) = self.indexes.get(&key) {
             return Ok(content);
         }
-        let file = match self.open(segment, kind, false).await {
-            Ok(file) => Some(file),
-            // Remembered as empty, until somebody says that it has changed.
-            Err(error) if error.is_not_found() => None,
-            Err(error) => return Err(error.into()),
-        };
-        let bytes = match file {
-            Some(file) => file.read_at(file.length()? as usize, 0).await?.freeze(),
-            None => Bytes::new(),
-        };
+        let path = segment.directory.join(kind.name(segment.base_offset));
+        let bytes = rt::blocking(move || read_whole_blocking(path)).await?;
         let checked = match kind {
             // The segment may have grown beyond this view when the content is used again; whoever looks up compares positions with its own.
             LogFileKind::OffsetIndex => OffsetIndex::checked(segment.base_offset, &bytes, u32::MAX).bytes(),
@@ -320,6 +313,15 @@ impl Reader {
         let content = Rc::new(checked.to_vec());
         self.indexes.insert(key, content.clone());
         Ok(content)
+    }
+}
+
+/// The content of an index file; one that does not exist is empty, and is remembered so until somebody says that it has changed. Its content is kept, so the file is not kept open.
+fn read_whole_blocking(path: PathBuf) -> std::result::Result<Bytes, FileError> {
+    match File::open_blocking(path, OpenMode::READ) {
+        Ok(file) => Ok(file.read_at_blocking(file.length()? as usize, 0)?.freeze()),
+        Err(error) if error.is_not_found() => Ok(Bytes::new()),
+        Err(error) => Err(error),
     }
 }
 

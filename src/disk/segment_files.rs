@@ -17,7 +17,6 @@ use crate::rt::file::{File, OpenMode, Result};
 pub struct SegmentFileKey {
     pub partition: TopicIdPartition,
     pub base_offset: i64,
-    pub kind: LogFileKind,
     /// Past the page cache.
     pub direct: bool,
 }
@@ -47,9 +46,9 @@ impl SegmentFiles {
         if let Some(file) = self.get(&key) {
             return Ok(file);
         }
-        let path = directory.join(key.kind.name(key.base_offset));
+        let path = directory.join(LogFileKind::Log.name(key.base_offset));
         let file = File::open(path, OpenMode::READ.direct(key.direct)).await?;
-        if key.kind == LogFileKind::Log && !key.direct {
+        if !key.direct {
             // The kernel must not read ahead on its own into blocks that placement has yet to write; readers ask for exact ranges.
             file.advise_random()?;
         }
@@ -109,7 +108,7 @@ mod tests {
         rt::run(|| async {
             let directory = tempfile::tempdir().unwrap();
             let partition = TopicIdPartition::new(Uuid::from_u128(1), 0);
-            let key = |base_offset| SegmentFileKey { partition, base_offset, kind: LogFileKind::Log, direct: false };
+            let key = |base_offset| SegmentFileKey { partition, base_offset, direct: false };
             for base_offset in 0..4 {
                 std::fs::write(directory.path().join(LogFileKind::Log.name(base_offset)), b"x").unwrap();
             }

@@ -161,6 +161,14 @@ impl TimeIndexTail {
         self.file_entries = file_entries;
     }
 
+    /// The file was looked at: it holds `file_entries` entries, the last of them `last`. Until then `last` was at least as young as anything in it.
+    pub fn file_opened(&mut self, file_entries: u32, last: Option<TimeEntry>) {
+        self.file_entries = file_entries;
+        if self.bytes.is_empty() {
+            self.last = last;
+        }
+    }
+
     /// Bytes of `unwritten` that speak of batches before `offset`.
     pub fn bytes_before(&self, offset: i64) -> usize {
         let view = self.view();

@@ -112,6 +112,12 @@ pub enum Step {
     Done(Box<Result<ValidatedBatch, Rejected>>),
 }
 
+/// What the validation of `records` may hold at a time: the bytes as they are and as they may have to be rewritten, and what the codec asks for.
+pub fn memory_bytes(records: &[u8]) -> usize {
+    let compression = BatchHeader::parse(records).ok().and_then(|header| header.attributes.compression().ok());
+    2 * records.len() + compression.map_or(0, |compression| batch::working_memory_bytes(compression, &records[HEADER_BYTES..]))
+}
+
 /// The validation of one batch under way.
 pub struct Validation {
     rules: ValidationRules,

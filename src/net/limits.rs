@@ -1,4 +1,4 @@
-//! The bounds of `net`: what one connection, one shard and the process may hold at a time.
+//! The bounds of `net` on one connection: what it may hold at a time, and for how long. How many there may be is the business of `listener`.
 
 use std::time::Duration;
 
@@ -18,10 +18,6 @@ pub struct Limits {
     pub overlapping_requests_max: usize,
     /// `connection.queued.bytes.max`: bytes of such requests; a single larger one is taken alone.
     pub overlapping_bytes_max: usize,
-    /// `max.connections`.
-    pub connections_max: usize,
-    /// `max.connections.per.ip`.
-    pub connections_per_ip_max: usize,
     /// `connections.max.idle.ms`.
     pub idle_max: Duration,
 }
@@ -34,8 +30,6 @@ impl Limits {
             frame_time_max: Duration::from_millis(config.connection_frame_timeout_ms() as u64),
             overlapping_requests_max: config.connection_produce_inflight_max() as usize,
             overlapping_bytes_max: config.connection_queued_bytes_max() as usize,
-            connections_max: config.max_connections() as usize,
-            connections_per_ip_max: config.max_connections_per_ip() as usize,
             idle_max: u64::try_from(config.connections_max_idle_ms()).map_or(Duration::MAX, Duration::from_millis),
         }
     }

@@ -1,16 +1,17 @@
 //! Accepting: on shard 0, one task per listening socket; connections go round the shards.
 //!
-//! Connections are counted here and nowhere else. A client too many of one address is closed at once (`max.connections.per.ip`); beyond `max.connections` nothing is accepted until
+//! Connections are counted here and nowhere else. A client too many of one address is closed at once (`max.connections.per.ip` and its `.overrides`); beyond `max.connections` nothing is accepted until
 //! one has gone, so that clients wait in the kernel's queue as they do with Kafka.
 
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::limits::Limits;
+use crate::config::Config;
 use crate::rt::sync::Notify;
 use crate::rt::{self, ShardId, net::Listener};
 use crate::shard::Shard;
@@ -18,6 +19,9 @@ use crate::shard::message::{NewConnection, Request};
 
 /// After a failed accept (no descriptors left, say) the next try waits this long.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// While no connection may be accepted, the settings are looked at this often.
+const LIMIT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The open connections of the process, as shard 0 counts them.
 #[derive(Default)]
@@ -67,11 +71,55 @@ impl Connections {
     }
 }
 
+/// How many connections there may be, as the settings have it.
+struct Limits {
+    config: Arc<Config>,
+    exceptions: HashMap<IpAddr, usize>,
+}
+
+impl Limits {
+    /// Names among the exceptions are looked up now, off the core's way.
+    async fn of(config: Arc<Config>) -> Limits {
+        let named: Vec<(String, i32)> = config.connections_per_ip_exceptions().map(|(host, max)| (host.to_owned(), max)).collect();
+        let exceptions = if named.is_empty() { HashMap::new() } else { rt::blocking(move || resolve(&named)).await };
+        Limits { config, exceptions }
+    }
+
+    /// These, or new ones where the settings have been altered.
+    async fn following(self, shard: &Shard) -> Limits {
+        let config = shard.config();
+        if Arc::ptr_eq(&config, &self.config) { self } else { Limits::of(config).await }
+    }
+
+    fn connections_max(&self) -> usize {
+        self.config.max_connections() as usize
+    }
+
+    fn per_address_max(&self, address: IpAddr) -> usize {
+        let exception = self.exceptions.get(&address.to_canonical());
+        exception.copied().unwrap_or(self.config.max_connections_per_ip() as usize)
+    }
+}
+
+fn resolve(named: &[(String, i32)]) -> HashMap<IpAddr, usize> {
+    let mut exceptions = HashMap::new();
+    for (host, max) in named {
+        match (host.as_str(), 0).to_socket_addrs() {
+            Ok(addresses) => exceptions.extend(addresses.map(|address| (address.ip().to_canonical(), *max as usize))),
+            Err(error) => tracing::warn!(host, %error, "an exception in max.connections.per.ip.overrides does not count: no such host"),
+        }
+    }
+    exceptions
+}
+
 /// Accepts clients of one listening socket until the broker stops; `listener_index` is its place among the configured listeners.
-pub async fn accept(shard: Rc<Shard>, listener: Listener, listener_index: usize, connections: Rc<Connections>, limits: Rc<Limits>) {
+pub async fn accept(shard: Rc<Shard>, listener: Listener, listener_index: usize, connections: Rc<Connections>) {
+    let mut limits = Limits::of(shard.config()).await;
     while !connections.stopped.get() {
-        while connections.total.get() >= limits.connections_max && !connections.stopped.get() {
-            connections.fewer.notified().await;
+        while connections.total.get() >= limits.connections_max() && !connections.stopped.get() {
+            // Not for ever: the limit may be raised meanwhile.
+            let _one_went = rt::timeout(LIMIT_CHECK_INTERVAL, connections.fewer.notified()).await;
+            limits = limits.following(&shard).await;
         }
         let (descriptor, peer_address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -84,8 +132,9 @@ pub async fn accept(shard: Rc<Shard>, listener: Listener, listener_index: usize,
         if connections.stopped.get() {
             return;
         }
+        limits = limits.following(&shard).await;
         let address = peer_address.ip();
-        if !connections.opened(address, limits.connections_per_ip_max) {
+        if !connections.opened(address, limits.per_address_max(address)) {
             tracing::debug!(peer = %peer_address, "too many connections of this address: closed");
             continue;
         }

@@ -18,7 +18,7 @@ use slab::Slab;
 use self::connection::{Activity, Ended};
 use self::limits::Limits;
 use crate::api::{ConnectionContext, FetchSessions};
-use crate::config::Listener as ListenerSettings;
+use crate::config::{Config, Listener as ListenerSettings};
 use crate::rt::net::{SocketOptions, Stream};
 use crate::rt::{self};
 use crate::shard::message::NewConnection;
@@ -37,7 +37,7 @@ const CLIENT_ERROR_LINES_PER_SECOND: u32 = 5;
 pub struct Net {
     shard: Weak<Shard>,
     listeners: Vec<Arc<ListenerSettings>>,
-    limits: Rc<Limits>,
+    limits: RefCell<Rc<Limits>>,
     socket_options: SocketOptions,
     open: RefCell<Slab<Open>>,
     client_errors: RateLimitedLines,
@@ -55,14 +55,13 @@ impl Net {
     pub fn new(
         shard: &Rc<Shard>,
         listeners: Vec<Arc<ListenerSettings>>,
-        limits: Rc<Limits>,
         socket_options: SocketOptions,
         fetch_sessions: FetchSessions,
     ) -> Rc<Net> {
         Rc::new(Net {
             shard: Rc::downgrade(shard),
             listeners,
-            limits,
+            limits: RefCell::new(Rc::new(Limits::new(&shard.config()))),
             socket_options,
             open: RefCell::default(),
             client_errors: RateLimitedLines::default(),
@@ -90,7 +89,7 @@ impl Net {
             peer_address,
             fetch_sessions: Rc::clone(&self.fetch_sessions),
         });
-        let ended = connection::serve(shard, stream, context, Rc::clone(&self.limits), activity).await;
+        let ended = connection::serve(shard, stream, context, self.limits(), activity).await;
         self.open.borrow_mut().remove(place);
         self.tell(peer_address, &ended);
     }
@@ -100,10 +99,10 @@ impl Net {
         loop {
             rt::sleep(REAP_INTERVAL).await;
             self.client_errors.next_second();
-            let now = Instant::now();
+            let (now, limits) = (Instant::now(), self.limits());
             for (_, open) in self.open.borrow().iter() {
-                let stuck = open.activity.frame_since.get().is_some_and(|since| now.duration_since(since) > self.limits.frame_time_max);
-                let idle = open.activity.busy.get() == 0 && now.duration_since(open.activity.last.get()) > self.limits.idle_max;
+                let stuck = open.activity.frame_since.get().is_some_and(|since| now.duration_since(since) > limits.frame_time_max);
+                let idle = open.activity.busy.get() == 0 && now.duration_since(open.activity.last.get()) > limits.idle_max;
                 if stuck || idle {
                     let _already_gone = open.stream.shutdown(Shutdown::Both);
                 }
@@ -126,6 +125,10 @@ impl Net {
         }
     }
 
+    fn limits(&self) -> Rc<Limits> {
+        Rc::clone(&self.limits.borrow())
+    }
+
     fn tell(&self, peer: SocketAddr, ended: &Ended) {
         match ended {
             Ended::ByClient => {}
@@ -142,6 +145,11 @@ impl ClientHandler for Rc<Net> {
     fn serve(&self, new: NewConnection) -> Pin<Box<dyn Future<Output = ()>>> {
         let net = Rc::clone(self);
         Box::pin(async move { net.serve_client(new).await })
+    }
+
+    /// Open connections keep the bounds that they began with, but for the time that they may be idle.
+    fn settings_changed(&self, config: &Config) {
+        self.limits.replace(Rc::new(Limits::new(config)));
     }
 
     fn stop(&self) -> Pin<Box<dyn Future<Output = ()>>> {

@@ -44,17 +44,13 @@ impl From<AppendError> for TryAppendError {
 impl Partition {
     /// Appends a batch. Waits only while the journal is full, behind those who came before.
     pub async fn append(&self, batch: &ValidatedBatch, origin: Origin) -> Result<Appending, AppendError> {
-        let mut tried = self.try_append(batch, origin);
-        loop {
-            match tried {
-                Ok(appending) => return Ok(appending),
-                Err(TryAppendError::Refused(error)) => return Err(error),
-                Err(TryAppendError::Full) => {
-                    let room =
-                        self.environment.journal.wait_for_room(batch.bytes.len()).await.map_err(|error| self.refusal(&error, batch))?;
-                    tried = room.enter(|| self.try_append(batch, origin));
-                }
-            }
+        let append = || self.try_append(batch, origin);
+        let appended = self.environment.with_room(batch.bytes.len(), append, |error| *error == TryAppendError::Full).await;
+        match appended {
+            Ok(Ok(appending)) => Ok(appending),
+            Ok(Err(TryAppendError::Refused(error))) => Err(error),
+            Ok(Err(TryAppendError::Full)) => unreachable!("the wait ends with room"),
+            Err(error) => Err(self.refusal(&error, batch)),
         }
     }
 
@@ -70,6 +66,7 @@ impl Partition {
         let leader_epoch = if origin == Origin::Replication { batch.info.leader_epoch } else { self.leadership.get().epoch };
         let written = self.write(batch, &placed, leader_epoch)?;
         let appended = self.log.borrow_mut().append(batch, &placed, leader_epoch, now_ms);
+        self.is_changed.set(true);
         self.remember(&appended, &written);
         self.become_durable_with(written.sequence, placed.last_offset + 1, batch.bytes.len());
         self.follow_up(appended);

@@ -75,6 +75,8 @@ pub struct Partition {
     /// Why it takes no more appends; what is durable stays readable.
     failure: RefCell<Option<JournalError>>,
     is_deleted: Cell<bool>,
+    /// Whether its files differ from what the last clean stop left.
+    is_changed: Cell<bool>,
     /// Aborted transactions whose index entries are in memory only, with the segment of their markers.
     aborted: RefCell<Vec<(i64, AbortedTransaction)>>,
     /// Segments that were rolled and whose indexes are still to be written, oldest first.
@@ -148,6 +150,11 @@ impl Partition {
     /// -1 before the metadata has named one.
     pub fn leader_epoch(&self) -> i32 {
         self.leadership.get().epoch
+    }
+
+    /// The epoch of the last record in the log, or of the leader that has not written yet; -1 in an empty log. A new leader's epoch is above it.
+    pub fn latest_epoch(&self) -> i32 {
+        self.log.borrow().leader_epochs().latest().map_or(NO_LEADER_EPOCH, |latest| latest.epoch)
     }
 
     /// The end of what is visible (exclusive): durable, and in a cluster replicated.

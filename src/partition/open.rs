@@ -14,6 +14,7 @@ use crate::config::TopicSettings;
 use crate::disk::checkpoint::{PartitionFacts, PartitionHome, PlacedEnd};
 use crate::disk::recovery::RecoveredPartition;
 use crate::disk::tail::Tail;
+use crate::disk::trace;
 use crate::log::offset_index::OffsetIndexTail;
 use crate::log::state::ActiveIndexes;
 use crate::log::time_index::TimeIndexTail;
@@ -31,6 +32,7 @@ struct Parts {
     high_watermark: i64,
     placed: PlacedEnd,
     aborted: Vec<(i64, AbortedTransaction)>,
+    is_changed: bool,
     upkeep: UpkeepState,
     is_new: bool,
 }
@@ -54,6 +56,7 @@ impl Partition {
             high_watermark: 0,
             placed: PlacedEnd { segment_base: 0, size_bytes: 0, end_offset: 0 },
             aborted: Vec::new(),
+            is_changed: true,
             upkeep: UpkeepState::fresh(),
             is_new: true,
         };
@@ -68,7 +71,11 @@ impl Partition {
         settings: &TopicSettings,
     ) -> Rc<Self> {
         let RecoveredPartition { mut facts, directory, placed, .. } = recovered;
+        trace::recovered(facts.partition, facts.end_offset);
         let rules = roll_rules(settings);
+        // Segments wholly below the log's start: their files may be gone since the checkpoint that names them. Those that are left go with the next files.
+        let first_kept = facts.segments.partition_point(|book| book.base_offset <= facts.log_start_offset).saturating_sub(1);
+        facts.segments.drain(..first_kept);
         let closed = facts.segments[..facts.segments.len() - 1].to_vec();
         let parts = Parts {
             id: facts.partition,
@@ -77,8 +84,9 @@ impl Partition {
             directory: Rc::from(directory),
             high_watermark: facts.end_offset,
             placed,
+            is_changed: !environment.files_are_whole || first_kept > 0 || !facts.aborted.is_empty(),
             aborted: std::mem::take(&mut facts.aborted),
-            upkeep: UpkeepState::found(closed),
+            upkeep: UpkeepState::found(if environment.files_are_whole { Vec::new() } else { closed }),
             is_new: false,
             start: log_start(facts, &rules),
         };
@@ -105,6 +113,7 @@ impl Partition {
             waiters: Default::default(),
             failure: RefCell::default(),
             is_deleted: Cell::new(false),
+            is_changed: Cell::new(parts.is_changed),
             aborted: RefCell::new(parts.aborted),
             closed: RefCell::default(),
             upkeep: parts.upkeep,

@@ -25,6 +25,7 @@ use crate::disk::recovery::RecoveredPartition;
 use crate::disk::tail::TailCache;
 use crate::log::file_names::partition_directory;
 use crate::rt;
+use crate::rt::Task;
 
 /// Partitions whose files are closed at once at a clean stop: they mostly wait for helper threads.
 const CLOSE_AT_ONCE: usize = 8;
@@ -42,6 +43,8 @@ pub struct PartitionsOptions {
     pub direct: bool,
     /// When old segments are looked for.
     pub retention: RetentionTimes,
+    /// Index files and snapshots of the partitions that are opened are whole, as a clean stop has left them.
+    pub files_are_whole: bool,
 }
 
 impl Default for PartitionsOptions {
@@ -52,6 +55,7 @@ impl Default for PartitionsOptions {
             files_open_max: 1024,
             direct: true,
             retention: RetentionTimes::default(),
+            files_are_whole: false,
         }
     }
 }
@@ -75,11 +79,34 @@ pub(super) struct Environment {
     pub touched: Touched,
     pub upkeep: Rc<UpkeepQueue>,
     pub graveyard: Rc<Graveyard>,
+    /// Whether the files of partitions that are opened are whole.
+    pub files_are_whole: bool,
     /// The shard takes no more appends.
     pub is_stopping: Cell<bool>,
 }
 
 impl Environment {
+    /// Calls `append` until it is not refused for want of room, waiting behind those who came before. The outer error is the journal's, when it takes nothing any more.
+    pub async fn with_room<T, E>(
+        &self,
+        size_bytes: usize,
+        append: impl Fn() -> Result<T, E>,
+        is_full: impl Fn(&E) -> bool,
+    ) -> Result<Result<T, E>, JournalError> {
+        let appended = append();
+        if !appended.as_ref().is_err_and(&is_full) {
+            return Ok(appended);
+        }
+        let mut room = self.journal.wait_for_room(size_bytes).await?;
+        loop {
+            let appended = room.enter(&append);
+            if !appended.as_ref().is_err_and(&is_full) {
+                return Ok(appended);
+            }
+            room = self.journal.wait_longer(room, size_bytes).await?;
+        }
+    }
+
     /// Appends an entry of the partition's own, waiting for room behind those who came before. `and_then` goes with it: nothing comes between the two.
     pub async fn append_entry(&self, header: EntryHeader, payload: &[u8], and_then: impl Fn()) -> Result<GroupSequence, JournalError> {
         let appended = self.append_entry_if(header, payload, || true, and_then).await?;
@@ -102,12 +129,7 @@ impl Environment {
             and_then();
             Ok(Some(written.sequence))
         };
-        let mut appended = append();
-        while appended == Err(JournalError::Full) {
-            let room = self.journal.wait_for_room(payload.len()).await?;
-            appended = room.enter(append);
-        }
-        appended
+        self.with_room(payload.len(), append, |error| *error == JournalError::Full).await?
     }
 }
 
@@ -115,6 +137,8 @@ impl Environment {
 pub struct Partitions {
     environment: Rc<Environment>,
     partitions: RefCell<HashMap<TopicIdPartition, Rc<Partition>, foldhash::fast::RandomState>>,
+    /// The task of upkeep, until a clean stop.
+    upkeep: RefCell<Option<Task<()>>>,
 }
 
 impl Partitions {
@@ -128,6 +152,7 @@ impl Partitions {
             touched: Touched::default(),
             upkeep: Rc::default(),
             graveyard: Rc::default(),
+            files_are_whole: options.files_are_whole,
             is_stopping: Cell::new(false),
         });
         let told = Rc::downgrade(&environment);
@@ -136,9 +161,9 @@ impl Partitions {
                 environment.touched.durable(durable);
             }
         }));
-        rt::spawn_background(environment.upkeep.clone().run()).detach();
+        let upkeep = RefCell::new(Some(rt::spawn_background(environment.upkeep.clone().run())));
         rt::spawn_background(environment.graveyard.clone().run()).detach();
-        let partitions = Rc::new(Self { environment, partitions: RefCell::default() });
+        let partitions = Rc::new(Self { environment, partitions: RefCell::default(), upkeep });
         retention::start(&partitions, options.retention);
         partitions
     }
@@ -221,9 +246,14 @@ impl Partitions {
     /// The end of a clean stop: no more appends, everything placed and flushed, all files as Kafka leaves them. What readers have planned stays readable.
     pub async fn shut_down(&self) -> Result<(), JournalError> {
         self.environment.is_stopping.set(true);
-        self.environment.placement.shut_down().await?;
+        // Upkeep removes segments: none may go between the last checkpoint, which names them, and the end.
         self.environment.upkeep.end();
         self.environment.graveyard.end();
+        let upkeep = self.upkeep.take();
+        if let Some(upkeep) = upkeep {
+            upkeep.await;
+        }
+        self.environment.placement.shut_down().await?;
         let waiting = RefCell::new(self.all());
         let close = async || {
             loop {

@@ -156,6 +156,7 @@ impl Partition {
         let roll = || {
             let roll = self.log.borrow_mut().roll(end_offset, now_ms);
             self.segment_closed(roll, end_offset);
+            self.is_changed.set(true);
         };
         Ok(self.environment.append_entry_if(EntryHeader::roll(self.id, end_offset), &[], still_ends_there, roll).await?.is_some())
     }
@@ -167,6 +168,7 @@ impl Partition {
             .environment
             .append_entry(EntryHeader::log_start(self.id, log_start_offset), &[], || {
                 self.log.borrow_mut().raise_log_start(log_start_offset);
+                self.is_changed.set(true);
             })
             .await?;
         self.environment.journal.wait_durable(sequence).await?;

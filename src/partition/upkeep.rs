@@ -154,13 +154,18 @@ impl Partition {
     async fn write_what_is_due(&self) -> Result<(), UpkeepError> {
         // First: files of what is no longer wanted may be gone already.
         self.remove_old_segments().await?;
+        self.write_closed_segments().await?;
+        self.write_active_indexes(false).await?;
+        self.remove_old_segments().await
+    }
+
+    async fn write_closed_segments(&self) -> Result<(), UpkeepError> {
         self.check_closed_segments().await?;
         self.write_found_aborted().await?;
         while self.next_closed_is_placed() {
             self.write_closed_segment().await?;
         }
-        self.write_active_indexes(false).await?;
-        self.remove_old_segments().await
+        Ok(())
     }
 
     /// Entries of the active segment that are in memory, or of one that was closed and is not written out yet; None if all are in the file.
@@ -188,27 +193,32 @@ impl Partition {
             let book = self.log.borrow().segments().get(segment.roll.previous_base).copied();
             (segment.roll.clone(), segment.files_are_open, segment.snapshot.clone(), segment.end_offset, book)
         };
+        let previous_base = roll.previous_base;
         if let Some(book) = book {
-            let files = if files_are_open { None } else { Some(self.open_index_files(&book).await?) };
-            let (offset_entries, time_entries) = match files {
-                Some(files) => (files.offset_entries, files.time_entries),
-                None => (roll.offset_index.file_entries(), roll.time_index.file_entries()),
-            };
+            let (mut offset_index, mut time_index) = (roll.offset_index, roll.time_index);
+            if !files_are_open {
+                let files = self.open_index_files(&book).await?;
+                offset_index.written(0, files.offset_entries);
+                time_index.file_opened(files.time_entries, files.last_time_entry);
+                if let Some(max_timestamp) = book.max_timestamp {
+                    time_index.push_if_later(max_timestamp);
+                }
+            }
             let append = IndexAppend {
                 directory: self.directory.to_path_buf(),
-                base_offset: roll.previous_base,
-                offset_entries,
-                time_entries,
-                offset_bytes: Bytes::copy_from_slice(roll.offset_index.unwritten()),
-                time_bytes: Bytes::copy_from_slice(roll.time_index.unwritten()),
-                aborted: self.aborted_of(roll.previous_base),
+                base_offset: book.base_offset,
+                offset_entries: offset_index.file_entries(),
+                time_entries: time_index.file_entries(),
+                offset_bytes: Bytes::copy_from_slice(offset_index.unwritten()),
+                time_bytes: Bytes::copy_from_slice(time_index.unwritten()),
+                aborted: self.aborted_of(book.base_offset),
                 is_final: true,
             };
             self.write_files(append, Some((end_offset, snapshot))).await?;
         }
-        self.aborted.borrow_mut().retain(|(base, _)| *base != roll.previous_base);
+        self.aborted.borrow_mut().retain(|(base, _)| *base != previous_base);
         self.closed.borrow_mut().pop_front();
-        self.environment.reader.index_changed(&self.id, roll.previous_base);
+        self.environment.reader.index_changed(&self.id, previous_base);
         Ok(())
     }
 
@@ -232,7 +242,7 @@ impl Partition {
             }
             let indexes = log.indexes_mut();
             indexes.offset_index.written(0, files.offset_entries);
-            indexes.time_index.written(0, files.time_entries);
+            indexes.time_index.file_opened(files.time_entries, files.last_time_entry);
             self.upkeep.files_are_open.set(true);
         }
         let append = self.active_append(&book, is_final);
@@ -318,25 +328,30 @@ impl Partition {
         first.unwrap_or(book.size_bytes).min(placed_bytes)
     }
 
-    /// Segments that were closed before the start: the last entry of a sound time index names the largest timestamp. Where it does not, a crash came before the indexes were written.
+    /// Segments that were closed before the start: the last entry of a whole time index names the largest timestamp. Where it does not, a crash came before the indexes were written.
+    /// They are written in the order of the segments, here too, so a segment is only behind if all after it are.
     async fn check_closed_segments(&self) -> Result<(), UpkeepError> {
-        loop {
-            let Some(book) = self.upkeep.unchecked.borrow().last().copied() else { return Ok(()) };
-            if self.log.borrow().segments().get(book.base_offset) != Some(&book) {
-                // Let go of meanwhile.
-                self.upkeep.unchecked.borrow_mut().pop();
-                continue;
+        let unchecked = self.upkeep.unchecked.borrow().clone();
+        let mut behind = Vec::new();
+        for book in unchecked.iter().rev() {
+            // One that was let go of meanwhile needs no index, nor do those before it.
+            let is_kept = self.log.borrow().segments().get(book.base_offset) == Some(book);
+            if !is_kept || self.has_whole_time_index(book).await? {
+                break;
             }
-            let view = self.segment_view(&book, book.size_bytes);
-            let last = self.environment.reader.time_entry(&view, |index| index.last()).await?;
-            if last.map(|last| last.timestamp) == book.max_timestamp.map(|max| max.timestamp) && last.is_some() {
-                // Segments are written out in order: those before are whole too.
-                self.upkeep.unchecked.borrow_mut().clear();
-                return Ok(());
-            }
-            self.rebuild_closed_segment(&book).await?;
-            self.upkeep.unchecked.borrow_mut().pop();
+            behind.push(*book);
         }
+        while let Some(book) = behind.pop() {
+            self.rebuild_closed_segment(&book).await?;
+        }
+        self.upkeep.unchecked.borrow_mut().clear();
+        Ok(())
+    }
+
+    async fn has_whole_time_index(&self, book: &SegmentBook) -> Result<bool, UpkeepError> {
+        let view = self.segment_view(book, book.size_bytes);
+        let last = self.environment.reader.time_entry(&view, |index| index.last()).await?;
+        Ok(last.is_some() && last.map(|last| last.timestamp) == book.max_timestamp.map(|max| max.timestamp))
     }
 
     /// Aborted transactions that recovery has found in the log and whose segment was closed before the start.
@@ -417,14 +432,14 @@ impl Partition {
         .await
     }
 
-    /// The last step of a clean stop, when everything is placed: all files are as Kafka leaves them.
+    /// The last step of a clean stop, when everything is placed and the last checkpoint is written: all files are as Kafka leaves them. No segment goes any more, as the checkpoint
+    /// names it.
     pub(super) async fn close_files(&self) -> Result<(), UpkeepError> {
-        let _turn = self.upkeep.turn.acquire(1).await;
-        self.check_closed_segments().await?;
-        self.write_found_aborted().await?;
-        while self.next_closed_is_placed() {
-            self.write_closed_segment().await?;
+        if !self.is_changed.get() {
+            return Ok(());
         }
+        let _turn = self.upkeep.turn.acquire(1).await;
+        self.write_closed_segments().await?;
         let (is_used, end_offset, first_base) = {
             let log = self.log.borrow();
             let segments = log.segments();

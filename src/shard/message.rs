@@ -119,6 +119,8 @@ pub struct AppendResult {
     pub message: Option<String>,
     /// Offset of its first record, -1 on errors.
     pub base_offset: i64,
+    /// Offset of its last record, -1 on errors.
+    pub last_offset: i64,
     /// The broker's time stamp, -1 unless the topic asks for it.
     pub log_append_time_ms: i64,
     /// Where the log begins, -1 if unknown.

@@ -18,12 +18,13 @@ const READ_BYTES: usize = 1 << 20;
 impl Shard {
     /// The metadata log as recovery left it, or a new one.
     pub async fn open_metadata_log(&self) -> Result<Rc<Partition>, String> {
-        let settings = metadata_settings(self.config.metadata_log_segment_bytes(), self.config.metadata_log_segment_ms());
+        let settings = metadata_settings(self.config().metadata_log_segment_bytes(), self.config().metadata_log_segment_ms());
         let recovered = self.recovered.borrow_mut().remove(&METADATA_PARTITION);
         if let Some(recovered) = recovered {
             return Ok(self.partitions.open(recovered, Arc::from(METADATA_TOPIC), &settings));
         }
-        let wanted = self.config.metadata_log_directory();
+        let config = self.config();
+        let wanted = config.metadata_log_directory();
         let directory = self.directories.iter().find(|directory| directory.path == wanted).unwrap_or(&self.directories[0]);
         let new = NewPartition {
             id: METADATA_PARTITION,

@@ -17,7 +17,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use hashbrown::HashMap;
 use uuid::Uuid;
 
@@ -43,6 +42,9 @@ pub trait ClientHandler {
     /// Serves a client that the acceptor handed over, until it has gone.
     fn serve(&self, new: NewConnection) -> Pin<Box<dyn Future<Output = ()>>>;
 
+    /// The broker's settings were altered.
+    fn settings_changed(&self, config: &Config);
+
     /// Answers what is under way, takes nothing new, and lets go of all clients.
     fn stop(&self) -> Pin<Box<dyn Future<Output = ()>>>;
 }
@@ -51,7 +53,7 @@ pub trait ClientHandler {
 pub struct Shard {
     id: ShardId,
     shards: u16,
-    config: Arc<Config>,
+    config: RefCell<Arc<Config>>,
     cluster_id: Arc<str>,
     mesh: Rc<Mesh>,
     image: RefCell<Arc<Image>>,
@@ -102,7 +104,7 @@ impl Shard {
         let shard = Rc::new(Shard {
             id: parts.id,
             shards: parts.shards,
-            config: parts.config,
+            config: RefCell::new(parts.config),
             cluster_id: parts.cluster_id,
             mesh: parts.mesh,
             image: RefCell::new(Arc::new(Image::empty())),
@@ -146,9 +148,9 @@ impl Shard {
         self.shards
     }
 
-    /// The settings that the broker was started with.
-    pub fn config(&self) -> &Arc<Config> {
-        &self.config
+    /// The settings of the broker, as the metadata alters them.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.borrow())
     }
 
     /// Which cluster this broker belongs to.
@@ -201,9 +203,9 @@ impl Shard {
         &self.request_memory
     }
 
-    /// Room for what the validation of `batch` may decompress.
-    pub async fn validation_memory(&self, batch: &Bytes) -> Permit {
-        self.validation_memory.acquire(batch.len().min(VALIDATION_MEMORY_BYTES)).await
+    /// Room for what the validation of a batch may hold, which is `bytes` at a time.
+    pub async fn validation_memory(&self, bytes: usize) -> Permit {
+        self.validation_memory.acquire(bytes.min(VALIDATION_MEMORY_BYTES)).await
     }
 
     /// Asks the shard `to`, which may be this one. The request leaves now, in the order of the calls; the future waits for the answer, and cancels the request when dropped.

@@ -77,7 +77,11 @@ impl Shard {
     async fn adopt(&self, image: Arc<Image>) {
         let former = self.image.replace(Arc::clone(&image));
         self.topic_settings.borrow_mut().clear();
-        self.apply_settings(&former, &image);
+        if self.follow_settings(&image) {
+            self.apply_settings(&image, |_| true);
+        } else {
+            self.apply_settings(&image, |topic| former.topic_overrides(&topic.name).ne(image.topic_overrides(&topic.name)));
+        }
         self.groups.image_changed(&former, &image);
         self.image_changed.notify_all();
         let gone = former.topics().filter(|topic| image.topic_by_id(&topic.id).is_none());
@@ -100,17 +104,29 @@ impl Shard {
             }
             let topic = recovered.facts.home.name.rsplit_once('-').map_or("", |(topic, _)| topic);
             tracing::info!(topic, partition = key.partition, "removing a partition whose topic is deleted");
-            self.partitions.open(recovered.clone(), Arc::from(topic), self.config.topic_defaults());
+            self.partitions.open(recovered.clone(), Arc::from(topic), self.config().topic_defaults());
             keys.push(key);
         }
         keys
     }
 
-    fn apply_settings(&self, former: &Image, image: &Image) {
-        for topic in image.topics() {
-            if former.topic_overrides(&topic.name).eq(image.topic_overrides(&topic.name)) {
-                continue;
-            }
+    /// Takes over what `image` alters of the broker's own settings; false where that is nothing.
+    fn follow_settings(&self, image: &Image) -> bool {
+        let Some((altered, rejected)) = self.config().following(image) else { return false };
+        if self.id == ShardId(0) {
+            rejected.iter().for_each(|reason| tracing::warn!(reason, "an altered setting does not count"));
+        }
+        let altered = Arc::new(altered);
+        self.config.replace(Arc::clone(&altered));
+        if let Some(handler) = self.client_handler.get() {
+            handler.settings_changed(&altered);
+        }
+        true
+    }
+
+    /// Hands their settings to the partitions of the topics that `is_changed` names.
+    fn apply_settings(&self, image: &Image, is_changed: impl Fn(&TopicImage) -> bool) {
+        for topic in image.topics().filter(|topic| is_changed(topic)) {
             let settings = self.resolve_settings(image, topic);
             for (key, _) in self.owned(topic) {
                 if let Some(replica) = self.partitions.get(&key) {
@@ -122,9 +138,9 @@ impl Shard {
 
     /// A topic's own settings over the broker's. The controller has checked them; one that a later version refuses does not count.
     pub(super) fn resolve_settings(&self, image: &Image, topic: &TopicImage) -> TopicSettings {
-        TopicSettings::resolve(image.topic_overrides(&topic.name), &self.config).unwrap_or_else(|error| {
+        TopicSettings::resolve(image.topic_overrides(&topic.name), &self.config()).unwrap_or_else(|error| {
             tracing::warn!(topic = &*topic.name, reason = error.message, "a topic's settings do not count");
-            self.config.topic_defaults().clone()
+            self.config().topic_defaults().clone()
         })
     }
 

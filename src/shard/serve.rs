@@ -76,6 +76,7 @@ impl Shard {
                 error: ErrorCode::NotLeaderOrFollower,
                 message: None,
                 base_offset: -1,
+                last_offset: -1,
                 log_append_time_ms: -1,
                 log_start_offset: -1,
             });
@@ -123,13 +124,13 @@ impl Shard {
                 diverging: plan.diverging,
                 aborted: plan.aborted.iter().map(|aborted| (aborted.producer_id, aborted.first_offset)).collect(),
                 pieces: plan.pieces,
-                leader_id: self.config.node_id(),
+                leader_id: self.config().node_id(),
                 leader_epoch: plan.leader_epoch,
                 seen: Some(plan.seen),
             },
             Err(refusal) => {
                 let failed = ReadResult::failed(refusal.error_code());
-                ReadResult { leader_id: self.config.node_id(), leader_epoch: partition.leader_epoch(), ..failed }
+                ReadResult { leader_id: self.config().node_id(), leader_epoch: partition.leader_epoch(), ..failed }
             }
         }
     }
@@ -209,11 +210,19 @@ fn appended(appending: &Appending) -> AppendResult {
         error: ErrorCode::None,
         message: None,
         base_offset: appending.base_offset,
+        last_offset: appending.last_offset,
         log_append_time_ms: appending.log_append_time_ms,
         log_start_offset: appending.log_start_offset,
     }
 }
 
 fn refused(error: &AppendError, log_start_offset: i64) -> AppendResult {
-    AppendResult { error: error.error_code(), message: Some(error.to_string()), base_offset: -1, log_append_time_ms: -1, log_start_offset }
+    AppendResult {
+        error: error.error_code(),
+        message: Some(error.to_string()),
+        base_offset: -1,
+        last_offset: -1,
+        log_append_time_ms: -1,
+        log_start_offset,
+    }
 }

@@ -1,5 +1,8 @@
 //! `kill -9` at any moment: what was acknowledged is there, once, in order, with its content.
 
+use std::fs;
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -9,15 +12,21 @@ use corelane_wire::messages::offset_commit_request::{OffsetCommitRequestPartitio
 use corelane_wire::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use corelane_wire::messages::{OffsetCommitRequest, OffsetFetchRequest};
 use corelane_wire::{ErrorCode, Str};
+use harness::batch::{Batch, record};
 use harness::broker::{Broker, BrokerOptions};
 use harness::own_broker_cases;
-use harness::raw::{Connection, code};
+use harness::raw::{Connection, code, produce_request};
 use harness::suite::OwnBrokerCase;
 use harness::wait;
 
 use crate::writer::{Kind, Progress, StopAtEnd, Writer, mix};
 
-pub const CASES: &[OwnBrokerCase] = own_broker_cases![killed_under_load_round_after_round];
+pub const CASES: &[OwnBrokerCase] = own_broker_cases![
+    killed_under_load_round_after_round,
+    a_loss_is_noticed,
+    no_answer_tells_of_what_is_not_on_stable_storage,
+    the_witness_speaks_up_when_the_flag_is_taken_away,
+];
 
 const TOPIC: &str = "crash";
 const GROUP: &str = "crash-group";
@@ -28,6 +37,9 @@ const ROUNDS: u64 = 10;
 /// Every so many rounds, and after the last, all that was ever written is read again; in between only what is new.
 const WHOLE_CHECK_INTERVAL: u64 = 20;
 
+/// Rounds in which the broker watches itself.
+const TRACED_ROUNDS: u64 = 3;
+
 /// Rounds of load, kill and restart. Writers of both kinds, over small segments that roll all the time; beside them, each round makes a topic and commits an offset, which are
 /// promises as well. After each restart what the writers' partitions hold is compared with what was promised.
 fn killed_under_load_round_after_round() {
@@ -37,7 +49,57 @@ fn killed_under_load_round_after_round() {
         .ok()
         .map_or_else(|| u64::from(std::process::id()), |seed| seed.parse().expect("CORELANE_CRASH_SEED is a number"));
     println!("{rounds} rounds, CORELANE_CRASH_SEED={seed}");
-    let mut broker = Broker::start(BrokerOptions::default().set("log.flush.interval.messages", 1));
+    kill_round_after_round(BrokerOptions::default(), rounds, seed);
+}
+
+/// The same on a broker with a witness of its own, which ends the process at once if an answer tells of records that no completed durable write covers: what a kill cannot show,
+/// because the kernel keeps what it was given.
+fn no_answer_tells_of_what_is_not_on_stable_storage() {
+    kill_round_after_round(BrokerOptions::default().traced(), TRACED_ROUNDS, u64::from(std::process::id()));
+}
+
+fn the_witness_speaks_up_when_the_flag_is_taken_away() {
+    let mut broker = Broker::start(durable(BrokerOptions::default()).traced().environment("CORELANE_PLANT", "no-flush"));
+    let mut connection = Connection::to(&broker);
+    connection.create_topic(TOPIC, 1);
+    let records = Batch::of(vec![record("key", "never flushed")]).encode();
+    let answer = connection.try_call(9, &produce_request(TOPIC, 0, -1, records));
+    assert!(answer.is_err(), "the record was acknowledged: {answer:?}");
+    assert!(!broker.wait_for_end(Duration::from_secs(30)).success());
+    let log = broker.log();
+    assert!(log.contains("no completed durable write covers them"), "the last words were others:\n{log}");
+}
+
+/// The test above finds what is lost: here the end of the journal is wiped between kill and restart.
+fn a_loss_is_noticed() {
+    let mut broker = Broker::start(durable(BrokerOptions::default()));
+    let mut writers = writers(&broker);
+    load_until_killed(&mut broker, &mut writers, 200, &mut Kept::default(), 0);
+    wipe_last_quarter(&broker.data().join("corelane-journal-0"));
+    broker.restart();
+    let mut connection = Connection::to(&broker);
+    connection.wait_for_leaders(TOPIC, writers.len() as i32);
+    let found = |writer: &mut Writer| std::panic::catch_unwind(AssertUnwindSafe(|| writer.verify(&mut connection))).is_err();
+    let noticed = writers.iter_mut().map(found).filter(|is_noticed| *is_noticed).count();
+    assert!(noticed > 0, "nobody missed what was acknowledged and wiped");
+}
+
+/// Of a ring in its first lap, zeros over the last quarter of what was written.
+fn wipe_last_quarter(ring: &Path) {
+    const BLOCK_BYTES: usize = 4096;
+    let mut bytes = fs::read(ring).expect("the journal can be read");
+    let written = bytes.chunks(BLOCK_BYTES).rposition(|block| block.iter().any(|byte| *byte != 0)).expect("the ring has a header") + 1;
+    bytes[written * 3 / 4 * BLOCK_BYTES..written * BLOCK_BYTES].fill(0);
+    fs::write(ring, bytes).expect("the journal can be written");
+}
+
+/// Acknowledged when on stable storage, whichever broker it is.
+fn durable(options: BrokerOptions) -> BrokerOptions {
+    options.set("log.flush.interval.messages", 1)
+}
+
+fn kill_round_after_round(options: BrokerOptions, rounds: u64, seed: u64) {
+    let mut broker = Broker::start(durable(options));
     let mut writers = writers(&broker);
     let mut kept = Kept::default();
     for round in 0..rounds {

@@ -2,6 +2,7 @@
 
 mod crash;
 mod hostile;
+mod settings;
 mod start;
 mod stop;
 mod writer;
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
     trials.extend(own_broker_trials("crash", crash::CASES));
     trials.extend(own_broker_trials("stop", stop::CASES));
     trials.extend(own_broker_trials("start", start::CASES));
+    trials.extend(own_broker_trials("settings", settings::CASES));
     trials.extend(own_broker_trials("hostile", hostile::CASES));
     harness::suite::main_one_by_one(trials)
 }

@@ -150,6 +150,9 @@ fn corelane(folder: &Path, arguments: &[&str]) -> Output {
 
 fn spawn(folder: &Path, arguments: &[&str]) -> std::process::Child {
     let mut command = Command::new(places::corelane_binary());
+    for name in ["CORELANE_BINARY", "CORELANE_TEST_DIR", "CORELANE_TEST_KAFKA", "CORELANE_TEST_TOOLS", "CORELANE_TEST_AGAINST"] {
+        command.env_remove(name);
+    }
     command.args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().expect("the broker's binary can be started")
 }

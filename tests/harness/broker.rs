@@ -44,17 +44,29 @@ pub struct BrokerOptions {
     pub arguments: Vec<String>,
     /// More environment for the process.
     pub environment: Vec<(String, String)>,
+    /// Corelane with its own witness of durability, instead of the binary under test.
+    pub is_traced: bool,
 }
 
 impl Default for BrokerOptions {
     fn default() -> BrokerOptions {
-        BrokerOptions { target: places::target(), settings: Vec::new(), arguments: Vec::new(), environment: Vec::new() }
+        BrokerOptions { target: places::target(), settings: Vec::new(), arguments: Vec::new(), environment: Vec::new(), is_traced: false }
     }
 }
 
 impl BrokerOptions {
     pub fn set(mut self, key: &str, value: impl ToString) -> BrokerOptions {
         self.settings.push((key.to_string(), value.to_string()));
+        self
+    }
+
+    pub fn traced(mut self) -> BrokerOptions {
+        self.is_traced = true;
+        self
+    }
+
+    pub fn environment(mut self, name: &str, value: &str) -> BrokerOptions {
+        self.environment.push((name.to_string(), value.to_string()));
         self
     }
 
@@ -188,6 +200,10 @@ impl Broker {
             Target::Kafka => self.kafka_command(),
         };
         let log = File::options().create(true).append(true).open(self.log_path()).expect("the log can be opened");
+        // CORELANE_... variables are settings to the broker; those that are about the tests are not for it.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CORELANE_")) {
+            command.env_remove(name);
+        }
         command.envs(self.options.environment.iter().cloned());
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file can be shared")).stderr(log);
         self.process = Some(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")));
@@ -216,7 +232,7 @@ impl Broker {
     }
 
     fn corelane_command(&self) -> Command {
-        let mut command = Command::new(places::corelane_binary());
+        let mut command = Command::new(if self.options.is_traced { places::traced_binary() } else { places::corelane_binary() });
         command.arg("--data-dir").arg(&self.data);
         let listeners = ("listeners".to_string(), format!("PLAINTEXT://{}", self.address));
         for (key, value) in self.settings().into_iter().chain([listeners]) {

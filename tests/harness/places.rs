@@ -44,16 +44,24 @@ pub fn scratch() -> PathBuf {
     folder
 }
 
+/// The same broker with its own witness compiled in (the feature `trace`): named by `CORELANE_TRACED_BINARY`, else built now.
+pub fn traced_binary() -> PathBuf {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    let build = || build_corelane(&["--features", "trace"]);
+    BINARY.get_or_init(|| env::var_os("CORELANE_TRACED_BINARY").map(PathBuf::from).unwrap_or_else(build)).clone()
+}
+
 /// The binary under test: the one named by `CORELANE_BINARY`, else the release build, brought up to date by cargo first.
 pub fn corelane_binary() -> PathBuf {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| env::var_os("CORELANE_BINARY").map(PathBuf::from).unwrap_or_else(build_corelane)).clone()
+    BINARY.get_or_init(|| env::var_os("CORELANE_BINARY").map(PathBuf::from).unwrap_or_else(|| build_corelane(&["--release"]))).clone()
 }
 
-fn build_corelane() -> PathBuf {
+fn build_corelane(how: &[&str]) -> PathBuf {
     let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".to_string());
     let output = Command::new(cargo)
-        .args(["build", "--release", "--package", "corelane", "--bin", "corelane", "--message-format", "json"])
+        .args(["build", "--package", "corelane", "--bin", "corelane", "--message-format", "json"])
+        .args(how)
         .current_dir(project())
         .output()
         .expect("cargo can be started");

@@ -38,6 +38,7 @@ use crate::cluster::TopicIdPartition;
 use crate::disk::checkpoint::PlacedEnd;
 use crate::disk::placement::PlacementTarget;
 use crate::disk::placement::backlog::{Backlog, Change, Cut, PlacementWork};
+use crate::disk::trace;
 use crate::rt::file::{Durability, FileError};
 use crate::rt::sync::Notify;
 
@@ -49,8 +50,9 @@ pub use self::waiting::Room;
 /// A group closes at this size, so that a small record waits behind one bounded write at most; an entry that is larger is a group of its own.
 pub const GROUP_BYTES_MAX: u64 = 512 << 10;
 
-/// Groups whose writes may be under way at once.
-pub const GROUPS_IN_FLIGHT_MAX: usize = 4;
+/// Groups whose writes may be under way at once: the second only if it is full. An open group that is written beside another splits what the next write would carry in one piece, and
+/// what a small record waits beside bulk is what is in flight (perf/results/2026-11-21-journal.md).
+pub const GROUPS_IN_FLIGHT_MAX: usize = 2;
 
 /// Placement begins when this part of the ring is in use: early enough that it ends before the ring is full, late enough that it has much to write in one piece.
 const PLACEMENT_SHARE: u64 = 4;
@@ -195,6 +197,14 @@ impl Journal {
         };
         self.pressure.notify_all();
         self.grant_room();
+        turn.await.ok_or_else(|| self.failure().expect("only a failed journal sends its waiters away"))
+    }
+
+    /// For whoever was let in and did not find room after all: waits on, still before all others.
+    pub async fn wait_longer(&self, room: Room, payload_bytes: usize) -> Result<Room, JournalError> {
+        let turn = self.state.borrow_mut().room_queue.push_first(payload_bytes);
+        self.pressure.notify_all();
+        drop(room);
         turn.await.ok_or_else(|| self.failure().expect("only a failed journal sends its waiters away"))
     }
 
@@ -377,6 +387,7 @@ impl Journal {
             let mut state = self.state.borrow_mut();
             (state.put(header, payload, payload_bytes), state.is_under_pressure())
         };
+        trace::appended(self.journal_id, written.sequence, header);
         self.wake_writer();
         if is_under_pressure {
             self.pressure.notify_all();
@@ -425,13 +436,13 @@ impl Journal {
         }
     }
 
-    /// The next group to write, closed now if it was still open; none where nothing waits.
+    /// The next group to write: the oldest that is full, or what was collected so far if nothing is under way.
     fn next_group(&self) -> Option<SealedGroup> {
         let mut state = self.state.borrow_mut();
         if state.failure.is_some() {
             return None;
         }
-        if state.sealed.is_empty() && state.collector.is_open() {
+        if state.sealed.is_empty() && state.in_flight.is_empty() && state.collector.is_open() {
             state.seal_open();
         }
         let group = state.sealed.pop_front()?;
@@ -444,10 +455,7 @@ impl Journal {
         if let Err(error) = result {
             return self.fail(JournalError::Failed { path: self.path().into(), cause: error.to_string() });
         }
-        let advance = {
-            let mut state = self.state.borrow_mut();
-            state.complete(sequence)
-        };
+        let advance = self.state.borrow_mut().complete(sequence);
         let Some(durable) = advance else { return };
         self.tell_listeners(durable);
         let waiters = self.state.borrow_mut().durable_queue.take_through(durable);

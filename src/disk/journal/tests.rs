@@ -116,6 +116,31 @@ fn entries_that_arrive_during_a_write_share_the_next_group() {
 }
 
 #[test]
+fn a_group_that_is_not_full_is_not_written_beside_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let ring = new_ring(directory.path());
+    rt::run(move || async move {
+        let journal = start(ring);
+        let mut rounds_beside_a_write = 0;
+        for round in 0..50 {
+            let first = journal.append(&header(3 * round), &[&payload(3 * round, 200)]).unwrap();
+            while journal.statistics().groups < first.sequence.0 {
+                rt::yield_now().await;
+            }
+            let second = journal.append(&header(3 * round + 1), &[&payload(3 * round + 1, 200)]).unwrap();
+            rt::yield_now().await;
+            let third = journal.append(&header(3 * round + 2), &[&payload(3 * round + 2, 200)]).unwrap();
+            if journal.durable_sequence() < first.sequence {
+                rounds_beside_a_write += 1;
+                assert_eq!(second.sequence, third.sequence, "the first group is under way, and there is room in the second");
+            }
+            journal.wait_durable(third.sequence).await.unwrap();
+        }
+        assert!(rounds_beside_a_write > 0, "no write took longer than a look at the ring");
+    });
+}
+
+#[test]
 fn listeners_hear_of_every_group_in_order_before_waiters_go_on() {
     let directory = tempfile::tempdir().unwrap();
     let ring = new_ring(directory.path());

@@ -43,6 +43,13 @@ impl RoomQueue {
         receiver
     }
 
+    /// Before all who wait: for the one who was let in and has to wait on.
+    pub fn push_first(&mut self, payload_bytes: usize) -> Receiver<Room> {
+        let (sender, receiver) = oneshot();
+        self.waiters.push_front((payload_bytes, sender));
+        receiver
+    }
+
     pub fn is_waiting(&self) -> bool {
         self.is_granted || !self.waiters.is_empty()
     }
@@ -75,8 +82,9 @@ impl Room {
         Self { journal }
     }
 
-    /// Runs `append`, whose appends to the journal pass those who wait. It can still find the ring full, if it appends more than was asked for.
-    pub fn enter<T>(self, append: impl FnOnce() -> T) -> T {
+    /// Runs `append`, whose appends to the journal pass those who wait. It can still find the ring full, if it appends more than was asked for, or if the room has gone meanwhile:
+    /// placement has taken some, or the group that had it was closed. Then `Journal::wait_longer`.
+    pub fn enter<T>(&self, append: impl FnOnce() -> T) -> T {
         self.journal.set_turn(true);
         let result = append();
         self.journal.set_turn(false);

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::{GROUPS_IN_FLIGHT_MAX, GroupSequence, Journal};
+use crate::disk::trace;
 use crate::rt::file::Result;
 
 struct Write {
@@ -39,8 +40,12 @@ fn poll_writes(journal: &Rc<Journal>, writes: &mut Vec<Write>, context: &mut Con
 fn begin_writes(journal: &Rc<Journal>, writes: &mut Vec<Write>) {
     while writes.len() < GROUPS_IN_FLIGHT_MAX {
         let Some(group) = journal.next_group() else { return };
-        let (file, durability) = (journal.ring_file.file.clone(), journal.durability);
-        let completion = Box::pin(async move { file.write_at(group.bytes, group.position, durability).await });
+        let (file, durability, journal_id) = (journal.ring_file.file.clone(), journal.durability, journal.journal_id);
+        let completion = Box::pin(async move {
+            file.write_at(group.bytes, group.position, durability).await?;
+            trace::written(journal_id, group.sequence, durability);
+            Ok(())
+        });
         writes.push(Write { sequence: group.sequence, completion });
     }
 }

@@ -33,11 +33,12 @@ use crate::disk::journal::file::ring_path;
 use crate::disk::journal::ring::RING_START;
 use crate::disk::journal::{GroupSequence, Journal, JournalStart, RingFile};
 use crate::disk::placement::{CheckpointTurn, Placement};
+use crate::disk::trace;
 use crate::log::checkpoint_file::{OffsetCheckpoint, decode_offsets};
 use crate::log::directory_files::decode_partition_metadata;
 use crate::log::file_names::{LOG_START_CHECKPOINT, PARTITION_METADATA, RECOVERY_POINT_CHECKPOINT, REPLICATION_CHECKPOINT};
 use crate::rt;
-use crate::rt::file::{Durability, File, FileError, OpenMode, create_directory_blocking, sync_directory_blocking};
+use crate::rt::file::{File, FileError, OpenMode, create_directory_blocking, sync_directory_blocking};
 
 pub use self::clean_stop::mark_clean_blocking;
 pub use self::error::RecoveryError;
@@ -79,7 +80,10 @@ pub struct ShardStart {
     ring_file: RingFile,
     journal_id: Uuid,
     turn: CheckpointTurn,
-    direct: bool,
+    /// Whether journal and data directories take direct writes.
+    pub direct: bool,
+    /// All index files and snapshots of the partitions are as a clean stop of ours has left them.
+    pub files_are_whole: bool,
     pub partitions: Vec<RecoveredPartition>,
 }
 
@@ -139,7 +143,7 @@ pub fn recover_blocking(options: &RecoveryOptions) -> Result<Recovered, Recovery
 impl ShardStart {
     /// Begins the shard's journal and placement, on its thread. The partitions are registered next, before anything is appended.
     pub fn begin(&self) -> (Rc<Journal>, Rc<Placement>) {
-        let journal = Journal::start(self.ring_file.clone(), self.journal_id, Durability::Dsync);
+        let journal = Journal::start(self.ring_file.clone(), self.journal_id, trace::journal_durability());
         let placement = Placement::start(journal.clone(), self.turn.clone(), self.direct);
         (journal, placement)
     }
@@ -307,6 +311,7 @@ impl Recovery<'_> {
                 journal_id,
                 turn: next(turn),
                 direct: options.direct,
+                files_are_whole: self.report.was_clean && self.report.scanned == 0,
                 partitions,
             })
             .collect())

@@ -1,7 +1,6 @@
 //! What lies in a partition's directory after placement, rolls, deletion and a clean stop.
 
 use super::*;
-use crate::log::BATCH_HEADER_BYTES;
 use crate::log::file_names::LogFileKind;
 use crate::log::offset_index::OffsetIndex;
 use crate::log::producer_snapshot;
@@ -18,7 +17,21 @@ fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// Every index entry points at the batch that it names, and every segment ends with its last batch.
+/// Every index entry points at the batch that it names, the time index ends with the largest timestamp, every segment with its last batch, and nothing else lies about.
+pub fn check_files(partition: &Partition) {
+    let books: Vec<_> = partition.log.borrow().segments().iter().copied().collect();
+    for book in books.iter().filter(|book| book.size_bytes > 0) {
+        check_segment(partition, book.base_offset, book.max_timestamp.unwrap().timestamp);
+    }
+    let end_offset = partition.log_end_offset();
+    for name in names(partition.directory()) {
+        if let Some((kind, offset)) = LogFileKind::parse(&name) {
+            let belongs = books.iter().any(|book| book.base_offset == offset);
+            assert!(belongs || kind == LogFileKind::ProducerSnapshot && offset == end_offset, "{name} lies about");
+        }
+    }
+}
+
 fn check_segment(partition: &Partition, base_offset: i64, max_timestamp: i64) {
     let log = read_file(partition, &LogFileKind::Log.name(base_offset));
     let mut batches = Vec::new();
@@ -32,14 +45,18 @@ fn check_segment(partition: &Partition, base_offset: i64, max_timestamp: i64) {
     let index_bytes = read_file(partition, &LogFileKind::OffsetIndex.name(base_offset));
     let index = OffsetIndex::checked(base_offset, &index_bytes, log.len() as u32);
     assert_eq!(index.bytes().len(), index_bytes.len(), "nothing but entries");
+    let interval_bytes = partition.log.borrow().rules().index_interval_bytes as u32;
+    let mut last_position = 0;
     for number in 0..index.len() {
         let entry = index.entry(number);
         assert!(batches.contains(&(entry.position, entry.offset)), "{entry:?}");
+        let largest_batch = batches.windows(2).map(|pair| pair[1].0 - pair[0].0).max().unwrap_or(0);
+        assert!(entry.position - last_position <= interval_bytes + 2 * largest_batch, "no gap before {entry:?}");
+        last_position = entry.position;
     }
     let time_bytes = read_file(partition, &LogFileKind::TimeIndex.name(base_offset));
     let times = TimeIndex::checked(base_offset, &time_bytes);
     assert_eq!((times.bytes().len(), times.last().unwrap().timestamp), (time_bytes.len(), max_timestamp));
-    assert!(log.len() >= BATCH_HEADER_BYTES);
 }
 
 #[test]
@@ -55,9 +72,7 @@ fn a_clean_stop_leaves_the_files_that_kafka_expects() {
 
         let bases: Vec<i64> = partition.log.borrow().segments().iter().map(|book| book.base_offset).collect();
         assert_eq!(bases, [0, 10, 20]);
-        for (base, max_timestamp) in [(0, 90), (10, 190), (20, 240)] {
-            check_segment(&partition, base, max_timestamp);
-        }
+        check_files(&partition);
         let snapshot = producer_snapshot::decode(&read_file(&partition, "00000000000000000025.snapshot"), 25).unwrap();
         assert_eq!(snapshot.get(3).unwrap().last_sequence(), 24);
         assert_eq!(read_file(&partition, "leader-epoch-checkpoint"), b"0\n1\n5 0\n");

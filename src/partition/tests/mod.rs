@@ -2,6 +2,7 @@
 
 mod append;
 mod files;
+mod lives;
 mod offsets;
 mod read;
 mod retention;

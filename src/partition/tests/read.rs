@@ -98,7 +98,7 @@ fn a_diverging_epoch_is_told() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever is placed, cached or only appended, every read gives the bytes that were appended, from the right batch on, whole, within its limit.
     #[test]

@@ -118,6 +118,70 @@ fn read_slice(decoder: &mut impl Read, output: &mut Vec<u8>) -> Result<bool, Dec
     }
 }
 
+/// What a [`Decompressor`] of `input` may hold at a time, by what the codec's own headers ask for; `input` need not be sound.
+pub fn working_memory_bytes(compression: Compression, input: &[u8]) -> usize {
+    match compression {
+        Compression::None => 0,
+        Compression::Gzip => GZIP_MEMORY_BYTES,
+        // A block is decoded as a stream over the input.
+        Compression::Snappy => SLICE_BYTES,
+        Compression::Lz4 => lz4_block_bytes(input),
+        Compression::Zstd => zstd_window_bytes(input),
+    }
+}
+
+/// The largest block that an lz4 frame says it has, as it comes and as it is decoded (LZ4 frame format, block descriptor).
+fn lz4_block_bytes(input: &[u8]) -> usize {
+    const DESCRIPTOR: usize = 5;
+    const BLOCK_BYTES_MAX: usize = 4 << 20;
+    let size_class = input.get(DESCRIPTOR).map_or(7, |descriptor| (descriptor >> 4) & 7);
+    2 * (1usize << (2 * u32::from(size_class) + 8)).min(BLOCK_BYTES_MAX)
+}
+
+/// The largest window of the input's zstd frames; the largest that is allowed where there are many frames, or where one is not sound.
+fn zstd_window_bytes(input: &[u8]) -> usize {
+    let mut largest = 0;
+    let mut rest = input;
+    for _ in 0..ZSTD_FRAMES_LOOKED_AT {
+        if rest.is_empty() {
+            return largest;
+        }
+        let (Some(window), Ok(frame_bytes)) = (zstd_frame_window_bytes(rest), zstd::zstd_safe::find_frame_compressed_size(rest)) else {
+            return ZSTD_WINDOW_BYTES_MAX;
+        };
+        largest = largest.max(window);
+        rest = &rest[frame_bytes..];
+    }
+    ZSTD_WINDOW_BYTES_MAX
+}
+
+/// RFC 8878, 3.1.1.1: the window descriptor, or the content's size where a frame is a single segment.
+fn zstd_frame_window_bytes(frame: &[u8]) -> Option<usize> {
+    const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+    let header = frame.strip_prefix(&MAGIC)?;
+    let (descriptor, header) = header.split_first()?;
+    let is_single_segment = descriptor & 0x20 != 0;
+    if !is_single_segment {
+        let window = *header.first()?;
+        let base = 1u64 << (10 + (window >> 3));
+        return usize::try_from(base + base / 8 * u64::from(window & 7)).ok();
+    }
+    let dictionary_id_bytes = [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let size_bytes = [1, 2, 4, 8][usize::from(descriptor >> 6)];
+    let field = header.get(dictionary_id_bytes..dictionary_id_bytes + size_bytes)?;
+    let size = field.iter().rev().fold(0u64, |size, byte| size << 8 | u64::from(*byte));
+    usize::try_from(if size_bytes == 2 { size + 256 } else { size }).ok()
+}
+
+/// Window and tables of one gzip member.
+const GZIP_MEMORY_BYTES: usize = 64 << 10;
+
+/// What the decoder allows a frame to ask for, as Kafka's does.
+const ZSTD_WINDOW_BYTES_MAX: usize = 128 << 20;
+
+/// Frames are few where a producer has made them.
+const ZSTD_FRAMES_LOOKED_AT: usize = 16;
+
 /// Everything at once, for batches of our own and for tests: a shard that serves others decompresses in steps.
 pub fn decompress_all(compression: Compression, input: Bytes, output_bytes_max: usize) -> Result<Bytes, DecompressError> {
     if compression == Compression::None {

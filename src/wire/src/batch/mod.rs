@@ -17,7 +17,7 @@ mod varint;
 pub use builder::{BatchBuilder, BatchOptions};
 pub use checksum::{Crc32c, crc32c};
 pub use compress::{CompressError, Compressor};
-pub use decompress::{DecompressError, Decompressor, decompress_all};
+pub use decompress::{DecompressError, Decompressor, decompress_all, working_memory_bytes};
 pub use header::{
     Attributes, BatchError, BatchHeader, BatchIterator, Compression, HEADER_BYTES, LOG_OVERHEAD_BYTES, NO_PRODUCER_ID, NO_SEQUENCE,
     NO_TIMESTAMP, TimestampType, set_base_offset, set_crc, set_max_timestamp, set_partition_leader_epoch,

@@ -179,6 +179,22 @@ fn broken_streams_are_noticed_or_short() {
 
 /// Several gzip members are one stream, as Java reads them.
 #[test]
+fn what_a_codec_will_hold_is_known_before() {
+    let text = text(300_000);
+    let held = |compression| working_memory_bytes(compression, &compress(compression, &text));
+    assert_eq!(held(Compression::None), 0);
+    assert!((32 << 10..1 << 20).contains(&held(Compression::Gzip)));
+    assert!((64 << 10..16 << 20).contains(&held(Compression::Lz4)));
+    assert!((64 << 10..16 << 20).contains(&held(Compression::Zstd)));
+    // A frame that asks for 128 MiB: window descriptor 17 << 3, then one raw block of a byte, the last.
+    let large_window = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 17 << 3, 0x09, 0x00, 0x00, b'x'];
+    assert_eq!(working_memory_bytes(Compression::Zstd, &large_window), 128 << 20);
+    let behind_a_small_one = [&compress(Compression::Zstd, b"small")[..], &large_window[..]].concat();
+    assert_eq!(working_memory_bytes(Compression::Zstd, &behind_a_small_one), 128 << 20);
+    assert_eq!(working_memory_bytes(Compression::Zstd, b"no zstd at all"), 128 << 20);
+}
+
+#[test]
 fn gzip_members_are_joined() {
     let joined = [compress(Compression::Gzip, b"one "), compress(Compression::Gzip, b""), compress(Compression::Gzip, b"two")].concat();
     assert_eq!(decompress_all(Compression::Gzip, Bytes::from(joined), 100).unwrap(), "one two");
