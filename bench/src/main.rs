@@ -1,90 +1,95 @@
-//! Measures any Kafka-compatible broker through its socket.
-//!
-//! Open loop: send times are fixed ahead, latency counts from the scheduled time, so a stall is charged to every record that it delayed. Every acknowledged record is read back
-//! once, counted and compared; a run that misses one prints that first and fails.
+//! The command line of `corelane-bench`.
 
-mod connection;
-mod cost;
-mod produce;
-mod read_back;
-mod summary;
+mod arguments;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
+use corelane_bench::failure::Failure;
+use corelane_bench::outcome::Outcome;
+use corelane_bench::responder::{Faults, Responder};
+use corelane_bench::workload::{Scenario, Workload};
+use corelane_bench::{cores, floor_of_client, scenario, table};
 
-#[derive(Parser)]
-#[command(name = "corelane-bench", version, about)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Acknowledged latency of records sent at a fixed rate, or the highest rate.
-    Produce(ProduceArguments),
-}
-
-/// What a produce run is made of; printed with its result.
-#[derive(clap::Args, Clone, Debug)]
-pub struct ProduceArguments {
-    /// The broker.
-    #[arg(long, default_value = "127.0.0.1:9092")]
-    pub bootstrap: SocketAddr,
-    /// A topic that does not exist yet; it is made for the run.
-    #[arg(long)]
-    pub topic: String,
-    /// Its partitions; requests go round them.
-    #[arg(long, default_value_t = 1)]
-    pub partitions: i32,
-    /// Settings of the topic, `key=value`.
-    #[arg(long = "topic-config")]
-    pub topic_configs: Vec<String>,
-    /// Records a second; 0 keeps `--in-flight` requests under way instead (closed loop, labelled so).
-    #[arg(long, default_value_t = 1000)]
-    pub rate: u64,
-    /// Bytes of a record's value, at least 8.
-    #[arg(long, default_value_t = 1024)]
-    pub record_bytes: usize,
-    /// Records in one request.
-    #[arg(long, default_value_t = 1)]
-    pub records_per_request: usize,
-    /// Requests under way at most; with a rate, one that finds so many is late, and counted as late.
-    #[arg(long, default_value_t = 1000)]
-    pub in_flight: usize,
-    /// -1 or 1.
-    #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
-    pub acks: i16,
-    /// Seconds that are not counted.
-    #[arg(long, default_value_t = 3)]
-    pub warm_up: u64,
-    /// Seconds that are.
-    #[arg(long, default_value_t = 15)]
-    pub duration: u64,
-    /// The core that the client spins on.
-    #[arg(long)]
-    pub core: Option<usize>,
-    /// The broker's process, for what the run cost it.
-    #[arg(long)]
-    pub pid: Option<u32>,
-    /// Where to keep the latencies as an HdrHistogram log (`.hlog`) and percentiles (`.hgrm`): a path without ending.
-    #[arg(long)]
-    pub keep: Option<PathBuf>,
-    /// Print one JSON object instead of the table.
-    #[arg(long)]
-    pub json: bool,
-}
+use self::arguments::{Arguments, Command, ResponderArguments, RunArguments, SelfArguments};
 
 fn main() -> ExitCode {
-    let Arguments { command: Command::Produce(arguments) } = Arguments::parse();
-    match produce::run(&arguments) {
+    // Before any thread is pinned.
+    cores::of_process();
+    let done = match Arguments::parse().command {
+        Command::Produce(arguments) => run(&arguments, Some(Scenario::Produce)),
+        Command::E2e(arguments) => run(&arguments, Some(Scenario::E2e)),
+        Command::Consume(arguments) => run(&arguments, Some(Scenario::Consume)),
+        Command::Mixed(arguments) => run(&arguments, Some(Scenario::Mixed)),
+        Command::Fanout(arguments) => run(&arguments, Some(Scenario::Fanout)),
+        Command::Connections(arguments) => run(&arguments, Some(Scenario::Connections)),
+        Command::Run(arguments) => run(&arguments, None),
+        Command::Own(arguments) => measure_self(&arguments),
+        Command::Responder(arguments) => respond(&arguments),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("corelane-bench: {error}");
-            ExitCode::FAILURE
+        Err(failure) => {
+            eprintln!("corelane-bench: {failure}");
+            failure.exit_code()
         }
     }
+}
+
+/// One workload against a broker that runs.
+fn run(arguments: &RunArguments, scenario: Option<Scenario>) -> Result<(), Failure> {
+    let workload = arguments.workload(scenario)?;
+    if arguments.print_workload {
+        print!("{}", toml::to_string(&workload).expect("a workload is a table"));
+        return Ok(());
+    }
+    let outcome = scenario::run(&workload, &arguments.target()?)?;
+    print(&outcome, arguments.json);
+    outcome.failure.map_or(Ok(()), Err)
+}
+
+fn print(outcome: &Outcome, json: bool) {
+    if json {
+        println!("{}", outcome.to_json());
+    } else {
+        print!("{}", table::summary(outcome));
+    }
+}
+
+fn measure_self(arguments: &SelfArguments) -> Result<(), Failure> {
+    let workload = Workload {
+        warm_up_seconds: 1.0,
+        duration_seconds: arguments.duration,
+        record_bytes: arguments.record_bytes,
+        ..Workload::default()
+    };
+    let core = arguments.core.or_else(|| cores::of_process().first().copied());
+    let target = scenario::Target {
+        core,
+        congestion_control: arguments.congestion_control.clone(),
+        ..scenario::Target::new(([127, 0, 0, 1], 0).into())
+    };
+    let outcomes = floor_of_client::measure(&workload, &target)?;
+    if arguments.json {
+        let all: Vec<_> =
+            outcomes.iter().map(|(name, outcome)| serde_json::json!({"against": name, "outcome": outcome.to_json()})).collect();
+        println!("{}", serde_json::Value::from(all));
+        return Ok(());
+    }
+    println!("The client's own floor: a process next door that answers at once and keeps nothing.");
+    for (name, outcome) in &outcomes {
+        println!("\n{name}:");
+        print!("{}", table::summary(outcome));
+    }
+    outcomes.into_iter().find_map(|(_, outcome)| outcome.failure).map_or(Ok(()), Err)
+}
+
+fn respond(arguments: &ResponderArguments) -> Result<(), Failure> {
+    if let Some(core) = arguments.core {
+        cores::pin_this_thread(&[core])?;
+    }
+    let responder = Responder::bind(arguments.address, arguments.keep, arguments.spin, Faults::default())
+        .map_err(Failure::machine(arguments.address))?;
+    println!("ready {}", responder.address().map_err(Failure::machine("own address"))?);
+    responder.run().map_err(Failure::machine("responder"))
 }

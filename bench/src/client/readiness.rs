@@ -1,0 +1,59 @@
+//! Which of many connections have something to read, without asking each of them.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::event::{Timespec, epoll};
+
+/// Up to so many are simply tried in turn: one `read` that finds nothing costs what one `epoll_wait` does.
+const TRIED_MAX: usize = 2;
+
+const EVENTS_MAX: usize = 256;
+
+pub struct Readiness {
+    epoll: Option<OwnedFd>,
+    events: Vec<epoll::Event>,
+    ready: Vec<usize>,
+}
+
+impl Readiness {
+    /// Of these, told apart by their place.
+    pub fn of<'a>(connections: impl ExactSizeIterator<Item = BorrowedFd<'a>>) -> io::Result<Readiness> {
+        let count = connections.len();
+        if count <= TRIED_MAX {
+            return Ok(Readiness { epoll: None, events: Vec::new(), ready: (0..count).collect() });
+        }
+        let mut readiness = Readiness::watching()?;
+        for (place, connection) in connections.enumerate() {
+            readiness.add(connection, place)?;
+        }
+        Ok(readiness)
+    }
+
+    /// Of those that are added later.
+    pub fn watching() -> io::Result<Readiness> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        Ok(Readiness { epoll: Some(epoll), events: Vec::with_capacity(EVENTS_MAX), ready: Vec::with_capacity(EVENTS_MAX) })
+    }
+
+    /// A connection that is closed leaves by itself.
+    pub fn add(&mut self, connection: BorrowedFd<'_>, place: usize) -> io::Result<()> {
+        let epoll = self.epoll.as_ref().expect("only a watching readiness grows");
+        Ok(epoll::add(epoll, connection, epoll::EventData::new_u64(place as u64), epoll::EventFlags::IN | epoll::EventFlags::HUP)?)
+    }
+
+    /// The places of those that may be read now, at most [`EVENTS_MAX`] at a time; does not wait.
+    pub fn look(&mut self) -> io::Result<&[usize]> {
+        if let Some(epoll) = &self.epoll {
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            self.events.clear();
+            match epoll::wait(epoll, rustix::buffer::spare_capacity(&mut self.events), Some(&now)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => (),
+                Err(error) => return Err(error.into()),
+            }
+            self.ready.clear();
+            self.ready.extend(self.events.iter().map(|event| event.data.u64() as usize));
+        }
+        Ok(&self.ready)
+    }
+}

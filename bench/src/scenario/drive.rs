@@ -1,0 +1,106 @@
+//! The loop of a run: one thread goes round its parts and never waits.
+//!
+//! The order of a round keeps time stamps true: what is due is sent first, then whatever has arrived is taken, and only then a small piece of what may take time (one batch of a
+//! backlog, one connection) is done.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::client::readiness::Readiness;
+use crate::clock::Clock;
+use crate::failure::Failure;
+use crate::load::Load;
+use crate::readers::{CatchUp, Tail};
+use crate::recorder::Window;
+
+use super::connections::Connections;
+
+/// Acknowledgements that are still out when the last request has gone are waited for so long.
+const LAST_ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// Consumers get so long after the last acknowledgement.
+const LAST_RECORD_MAX: Duration = Duration::from_secs(10);
+
+pub struct Parts {
+    pub clock: Clock,
+    pub load: Load,
+    pub tail: Option<Tail>,
+    pub catch_up: Vec<CatchUp>,
+    pub connections: Option<Connections>,
+}
+
+impl Parts {
+    /// From `start_ns` until all that was sent is acknowledged and, with consumers, has arrived.
+    pub fn run(&mut self, start_ns: u64, window: Window) -> Result<(), Failure> {
+        let tail_connections: Vec<_> = self.tail.iter().flat_map(Tail::connections).collect();
+        let producers = self.load.connections().len();
+        let connections: Vec<_> = self.load.connections().chain(tail_connections).collect();
+        let mut readiness = Readiness::of(connections.into_iter()).map_err(Failure::machine("epoll"))?;
+        if let Some(tail) = &mut self.tail {
+            (0..tail.count()).try_for_each(|place| tail.receive(place))?;
+        }
+        self.clock.sleep_until(start_ns.saturating_sub(1_000_000));
+        let mut answers_deadline_ns = None;
+        let mut records_deadline_ns = None;
+        let mut window_begun = false;
+        loop {
+            self.load.send_due()?;
+            for place in readiness.look().map_err(Failure::machine("epoll"))? {
+                match place.checked_sub(producers) {
+                    None => self.load.receive(*place)?,
+                    Some(place) => self.tail.as_mut().expect("only it has further places").receive(place)?,
+                }
+            }
+            let now_ns = self.clock.now_ns();
+            if now_ns < window.end_ns {
+                if now_ns >= window.start_ns && !window_begun {
+                    window_begun = true;
+                    self.catch_up.iter_mut().for_each(CatchUp::begin_window);
+                }
+                self.catch_up.iter_mut().try_for_each(CatchUp::step)?;
+                if let Some(connections) = &mut self.connections {
+                    connections.step(now_ns)?;
+                }
+                continue;
+            }
+            if !self.load.is_sent() {
+                continue;
+            }
+            let deadline_ns = *answers_deadline_ns.get_or_insert(now_ns + LAST_ANSWER_MAX.as_nanos() as u64);
+            if !self.load.is_done() {
+                if now_ns > deadline_ns {
+                    return Err(Failure::BrokerGone(format!(
+                        "acknowledgements are missing {} s after the last request",
+                        LAST_ANSWER_MAX.as_secs()
+                    )));
+                }
+                continue;
+            }
+            let Some(tail) = &self.tail else { return Ok(()) };
+            let deadline_ns = *records_deadline_ns.get_or_insert(now_ns + LAST_RECORD_MAX.as_nanos() as u64);
+            if tail.has_all_of(&self.load.ledger) || now_ns > deadline_ns {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What only some scenarios have to tell.
+    pub fn figures(&mut self, seconds: f64) -> BTreeMap<String, f64> {
+        let mut figures = BTreeMap::new();
+        if let Some(tail) = &self.tail {
+            figures.insert("tail_records".to_string(), tail.records as f64);
+        }
+        if !self.catch_up.is_empty() && seconds > 0.0 {
+            let bytes: u64 = self.catch_up.iter().map(|reader| reader.bytes).sum();
+            let records: u64 = self.catch_up.iter().map(|reader| reader.records).sum();
+            let damaged: u64 = self.catch_up.iter().map(|reader| reader.damaged).sum();
+            figures.insert("catch_up_mb_per_second".to_string(), bytes as f64 / 1e6 / seconds);
+            figures.insert("catch_up_records_per_second".to_string(), records as f64 / seconds);
+            figures.insert("catch_up_damaged".to_string(), damaged as f64);
+        }
+        if let Some(connections) = &mut self.connections {
+            figures.extend(connections.figures());
+        }
+        figures
+    }
+}
