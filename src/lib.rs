@@ -18,6 +18,7 @@ pub mod config;
 pub mod group;
 pub mod log;
 pub mod replica;
+pub mod txn;
 
 // The log of the process, no room of the flow: events of all rooms become lines in it.
 pub mod logging;

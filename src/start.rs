@@ -22,6 +22,8 @@ use corelane::disk::recovery::{Recovered, RecoveryOptions, RecoveryReport, Shard
 use corelane::drive::controller::Controller;
 use corelane::drive::groups::Groups;
 use corelane::drive::metadata_files::{MetadataFiles, inspect_blocking};
+use corelane::drive::producers::expire_producers;
+use corelane::drive::transactions::Transactions;
 use corelane::net::Net;
 use corelane::net::listener::{self, Connections};
 use corelane::partition::{Partitions, PartitionsOptions, RetentionTimes};
@@ -380,6 +382,8 @@ impl ShardPlan {
         let partitions = Partitions::new(journal, placement, options);
         partitions.remove_directories(self.deleted);
         let groups = Groups::new(Rc::clone(&partitions), Arc::clone(config));
+        let transactions = Transactions::new(Rc::clone(&partitions), Arc::clone(config));
+        rt::spawn_background(expire_producers(Rc::downgrade(&partitions), Arc::clone(config))).detach();
         let shard = Shard::new(Parts {
             id,
             shards: self.shards,
@@ -390,6 +394,7 @@ impl ShardPlan {
             mesh: Mesh::new(self.end),
             partitions,
             groups,
+            transactions,
         });
         let sessions = config.max_incremental_fetch_session_cache_slots() as usize / usize::from(self.shards);
         let net = Net::new(&shard, self.listeners, socket_options(config), FetchSessions::new(sessions));

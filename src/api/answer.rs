@@ -2,7 +2,7 @@
 
 use super::{Answer, CloseReason, Request, RequestContext, Response};
 use super::{
-    api_versions, configs, describe_cluster, fetch, find_coordinator, groups, log_dirs, metadata, offsets, producer_ids, sasl, topics,
+    api_versions, configs, describe_cluster, fetch, find_coordinator, groups, log_dirs, metadata, offsets, sasl, topics, transactions,
 };
 use crate::wire::{ApiKey, Message, Request as WireRequest};
 
@@ -21,7 +21,14 @@ pub async fn answer(request: Request) -> Answer {
         OffsetForLeaderEpoch => with(request, offsets::offset_for_leader_epoch).await,
         DeleteRecords => with(request, offsets::delete_records).await,
         DescribeProducers => with(request, offsets::describe_producers).await,
-        InitProducerId => with(request, producer_ids::init_producer_id).await,
+        InitProducerId => with(request, transactions::handle_init_producer_id).await,
+        AddPartitionsToTxn => with(request, transactions::handle_add_partitions_to_txn).await,
+        AddOffsetsToTxn => with(request, transactions::handle_add_offsets_to_txn).await,
+        EndTxn => with(request, transactions::handle_end_txn).await,
+        WriteTxnMarkers => with(request, transactions::handle_write_txn_markers).await,
+        TxnOffsetCommit => with(request, transactions::handle_txn_offset_commit).await,
+        DescribeTransactions => with(request, transactions::handle_describe_transactions).await,
+        ListTransactions => with(request, transactions::handle_list_transactions).await,
         DescribeLogDirs => with(request, log_dirs::describe_log_dirs).await,
         Metadata => with(request, metadata::handle_metadata).await,
         DescribeCluster => with(request, describe_cluster::handle_describe_cluster).await,
@@ -47,12 +54,12 @@ pub async fn answer(request: Request) -> Answer {
         // Begun by `produce::begin`, never answered here.
         Produce
         // Not served yet: no version of these is advertised, and none gets this far.
-        | LeaderAndIsr | StopReplica | UpdateMetadata | ControlledShutdown | AddPartitionsToTxn | AddOffsetsToTxn | EndTxn | WriteTxnMarkers
-        | TxnOffsetCommit | DescribeAcls | CreateAcls | DeleteAcls | AlterReplicaLogDirs | CreateDelegationToken | RenewDelegationToken
+        | LeaderAndIsr | StopReplica | UpdateMetadata | ControlledShutdown
+        | DescribeAcls | CreateAcls | DeleteAcls | AlterReplicaLogDirs | CreateDelegationToken | RenewDelegationToken
         | ExpireDelegationToken | DescribeDelegationToken | ElectLeaders | AlterPartitionReassignments | ListPartitionReassignments | DescribeClientQuotas
         | AlterClientQuotas | DescribeUserScramCredentials | AlterUserScramCredentials | Vote | BeginQuorumEpoch | EndQuorumEpoch | DescribeQuorum
-        | AlterPartition | UpdateFeatures | Envelope | FetchSnapshot | BrokerRegistration | BrokerHeartbeat | UnregisterBroker | DescribeTransactions
-        | ListTransactions | AllocateProducerIds | ConsumerGroupHeartbeat | ConsumerGroupDescribe | ControllerRegistration | GetTelemetrySubscriptions
+        | AlterPartition | UpdateFeatures | Envelope | FetchSnapshot | BrokerRegistration | BrokerHeartbeat | UnregisterBroker
+        | AllocateProducerIds | ConsumerGroupHeartbeat | ConsumerGroupDescribe | ControllerRegistration | GetTelemetrySubscriptions
         | PushTelemetry | AssignReplicasToDirs | ShareGroupHeartbeat | ShareGroupDescribe | ShareFetch | ShareAcknowledge | AddRaftVoter | RemoveRaftVoter
         | UpdateRaftVoter | InitializeShareGroupState | ReadShareGroupState | WriteShareGroupState | DeleteShareGroupState | ReadShareGroupStateSummary
         | StreamsGroupHeartbeat | StreamsGroupDescribe | DescribeShareGroupOffsets | AlterShareGroupOffsets | DeleteShareGroupOffsets

@@ -25,7 +25,7 @@ const fn row(api_key: ApiKey, min: i16, max: i16) -> Served {
 }
 
 /// Every request that is served, in the order of the keys, in the ranges of Kafka 4.4.
-const SERVED: [Served; 32] = [
+const SERVED: [Served; 39] = [
     // librdkafka before 2.12 compresses only where versions from 0 on are told (KAFKA-18659); below 3 nothing is served, as in Kafka.
     Served { api_key: ApiKey::Produce, told_min: 0, min: 3, max: 13 },
     row(ApiKey::Fetch, 4, 18),
@@ -47,6 +47,11 @@ const SERVED: [Served; 32] = [
     row(ApiKey::DeleteRecords, 0, 2),
     row(ApiKey::InitProducerId, 0, 5),
     row(ApiKey::OffsetForLeaderEpoch, 2, 4),
+    row(ApiKey::AddPartitionsToTxn, 0, 5),
+    row(ApiKey::AddOffsetsToTxn, 0, 4),
+    row(ApiKey::EndTxn, 0, 5),
+    row(ApiKey::WriteTxnMarkers, 1, 2),
+    row(ApiKey::TxnOffsetCommit, 0, 6),
     row(ApiKey::DescribeConfigs, 1, 4),
     row(ApiKey::AlterConfigs, 0, 2),
     row(ApiKey::DescribeLogDirs, 1, 5),
@@ -57,6 +62,8 @@ const SERVED: [Served; 32] = [
     row(ApiKey::OffsetDelete, 0, 0),
     row(ApiKey::DescribeCluster, 0, 2),
     row(ApiKey::DescribeProducers, 0, 0),
+    row(ApiKey::DescribeTransactions, 0, 0),
+    row(ApiKey::ListTransactions, 0, 2),
     row(ApiKey::ListConfigResources, 0, 1),
     row(ApiKey::DescribeTopicPartitions, 0, 0),
 ];
@@ -183,7 +190,8 @@ mod tests {
             assert!(served.told_min <= served.min && served.api_key.on_broker());
         }
         assert_eq!(served_versions(ApiKey::Produce), Some(3..=13));
-        assert_eq!(served_versions(ApiKey::EndTxn), None);
+        assert_eq!(served_versions(ApiKey::EndTxn), Some(0..=5));
+        assert_eq!(served_versions(ApiKey::Vote), None);
     }
 
     /// Every version can say the answer; features with a lowest level of 0 appear from version 4 on.
@@ -195,10 +203,10 @@ mod tests {
             let produce = &response.api_keys[0];
             assert_eq!((produce.api_key, produce.min_version, produce.max_version), (0, 0, 13));
             let supported: Vec<&str> = response.supported_features.iter().map(|feature| &*feature.name).collect();
-            let all = ["metadata.version", "kraft.version", "eligible.leader.replicas.version"];
+            let all = ["metadata.version", "kraft.version", "eligible.leader.replicas.version", "transaction.version"];
             assert_eq!(supported, if version >= 4 { &all[..] } else { &all[..1] }, "version {version}");
             assert_eq!(response.finalized_features_epoch, 4);
-            assert_eq!(response.finalized_features.len(), 2);
+            assert_eq!(response.finalized_features.len(), 3);
             response.to_bytes(version).expect("can be said in that version");
         }
     }

@@ -1,9 +1,11 @@
-//! FindCoordinator: which broker coordinates a group, with the topic behind it made on first use.
+//! FindCoordinator: which broker coordinates a group or a transactional id, with the topic behind it made on first use.
 
 use super::RequestContext;
 use crate::cluster::{Image, TopicImage};
+use crate::config::Config;
 use crate::drive::controller::{ControllerReply, ControllerRequest};
 use crate::group::{OFFSETS_TOPIC, partition_for};
+use crate::txn::TRANSACTIONS_TOPIC;
 use crate::wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use crate::wire::messages::find_coordinator_response::Coordinator;
 use crate::wire::messages::{CreateTopicsRequest, CreateTopicsResponse, FindCoordinatorRequest, FindCoordinatorResponse};
@@ -18,7 +20,7 @@ const GROUP_KEY: i8 = 0;
 const TRANSACTION_KEY: i8 = 1;
 const SHARE_KEY: i8 = 2;
 
-/// How long the making of the offsets topic may take.
+/// How long the making of a topic may take.
 const CREATION_TIMEOUT_MS: i32 = 30_000;
 
 /// Where a coordinator is to be reached.
@@ -64,28 +66,33 @@ fn respond_among_others(key: Str, found: Result<Endpoint, ErrorCode>) -> Coordin
 
 async fn find(context: &RequestContext, key_type: i8, key: &str, version: i16) -> Result<Endpoint, ErrorCode> {
     match key_type {
-        GROUP_KEY => find_group_coordinator(context, key).await,
-        // Neither is served yet; the answer is the one for a coordinator that is nowhere at the moment.
-        TRANSACTION_KEY => Err(ErrorCode::CoordinatorNotAvailable),
+        GROUP_KEY => find_coordinator(context, OFFSETS_TOPIC, offsets_topic, key).await,
+        TRANSACTION_KEY => find_coordinator(context, TRANSACTIONS_TOPIC, transactions_topic, key).await,
+        // Not served yet; the answer is the one for a coordinator that is nowhere at the moment.
         SHARE_KEY if version >= SHARE_VERSION => Err(ErrorCode::CoordinatorNotAvailable),
         _ => Err(ErrorCode::InvalidRequest),
     }
 }
 
-async fn find_group_coordinator(context: &RequestContext, group_id: &str) -> Result<Endpoint, ErrorCode> {
+async fn find_coordinator(
+    context: &RequestContext,
+    name: &str,
+    settings: fn(&Config) -> CreatableTopic,
+    key: &str,
+) -> Result<Endpoint, ErrorCode> {
     let image = context.shard.image();
-    if let Some(topic) = image.topic(OFFSETS_TOPIC) {
-        return leader_endpoint(context, &image, topic, group_id);
+    if let Some(topic) = image.topic(name) {
+        return leader_endpoint(context, &image, topic, key);
     }
     // Kafka answers COORDINATOR_NOT_AVAILABLE here and makes the topic behind the client's back; once it is made, there is no reason to send the client round again.
-    create_offsets_topic(context).await?;
+    create_topic(context, settings(&context.shard.config())).await?;
     let image = context.shard.image();
-    let topic = image.topic(OFFSETS_TOPIC).ok_or(ErrorCode::CoordinatorNotAvailable)?;
-    leader_endpoint(context, &image, topic, group_id)
+    let topic = image.topic(name).ok_or(ErrorCode::CoordinatorNotAvailable)?;
+    leader_endpoint(context, &image, topic, key)
 }
 
-fn leader_endpoint(context: &RequestContext, image: &Image, topic: &TopicImage, group_id: &str) -> Result<Endpoint, ErrorCode> {
-    let index = partition_for(group_id, topic.partition_count());
+fn leader_endpoint(context: &RequestContext, image: &Image, topic: &TopicImage, key: &str) -> Result<Endpoint, ErrorCode> {
+    let index = partition_for(key, topic.partition_count());
     let leader = topic.partition(index).ok_or(ErrorCode::CoordinatorNotAvailable)?.leader;
     if leader == context.shard.config().node_id() {
         let (node_id, host, port) = context.advertised_endpoint();
@@ -97,12 +104,8 @@ fn leader_endpoint(context: &RequestContext, image: &Image, topic: &TopicImage, 
     Ok(Endpoint { node_id: leader, host: Str::from(&*endpoint.host), port: i32::from(endpoint.port) })
 }
 
-/// Has the controller make the offsets topic. Somebody else may have done so in the meantime.
-async fn create_offsets_topic(context: &RequestContext) -> Result<(), ErrorCode> {
-    let config = context.shard.config();
-    let setting =
-        |name: &str, value: String| CreatableTopicConfig { name: Str::from(name), value: Some(Str::from(value)), ..Default::default() };
-    let topic = CreatableTopic {
+fn offsets_topic(config: &Config) -> CreatableTopic {
+    CreatableTopic {
         name: Str::from(OFFSETS_TOPIC),
         num_partitions: config.offsets_topic_num_partitions(),
         replication_factor: config.offsets_topic_replication_factor(),
@@ -112,7 +115,31 @@ async fn create_offsets_topic(context: &RequestContext) -> Result<(), ErrorCode>
             setting("segment.bytes", config.offsets_topic_segment_bytes().to_string()),
         ],
         ..Default::default()
-    };
+    }
+}
+
+fn transactions_topic(config: &Config) -> CreatableTopic {
+    CreatableTopic {
+        name: Str::from(TRANSACTIONS_TOPIC),
+        num_partitions: config.transaction_state_log_num_partitions(),
+        replication_factor: config.transaction_state_log_replication_factor(),
+        configs: vec![
+            setting("cleanup.policy", "compact".into()),
+            setting("compression.type", "uncompressed".into()),
+            setting("min.insync.replicas", config.transaction_state_log_min_isr().to_string()),
+            setting("segment.bytes", config.transaction_state_log_segment_bytes().to_string()),
+            setting("unclean.leader.election.enable", "false".into()),
+        ],
+        ..Default::default()
+    }
+}
+
+fn setting(name: &str, value: String) -> CreatableTopicConfig {
+    CreatableTopicConfig { name: Str::from(name), value: Some(Str::from(value)), ..Default::default() }
+}
+
+/// Has the controller make the topic. Somebody else may have done so in the meantime.
+async fn create_topic(context: &RequestContext, topic: CreatableTopic) -> Result<(), ErrorCode> {
     let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: CREATION_TIMEOUT_MS, ..Default::default() };
     match context.shard.controller(ControllerRequest::CreateTopics(request)).await {
         ControllerReply::CreateTopics(response) => creation_outcome(&response),
@@ -126,7 +153,8 @@ fn creation_outcome(response: &CreateTopicsResponse) -> Result<(), ErrorCode> {
     if exists {
         return Ok(());
     }
-    tracing::warn!(code = result.error_code, message = result.error_message.as_deref(), "{OFFSETS_TOPIC} could not be made");
+    let (topic, message) = (&*result.name, result.error_message.as_deref());
+    tracing::warn!(topic, code = result.error_code, message, "a coordinators' topic could not be made");
     Err(ErrorCode::CoordinatorNotAvailable)
 }
 

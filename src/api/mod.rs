@@ -17,10 +17,10 @@ pub mod log_dirs;
 pub mod metadata;
 pub mod offsets;
 pub mod produce;
-pub mod producer_ids;
 mod response;
 mod sasl;
 pub mod topics;
+pub mod transactions;
 
 use std::cell::RefCell;
 use std::future::Future;

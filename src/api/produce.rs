@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::transactions::{FirstAppend, Protocol, Verifier};
 use super::{Answer, CloseReason, Request, RequestContext, Response};
 use crate::cluster::TopicIdPartition;
 use crate::config::TopicSettings;
@@ -14,7 +15,8 @@ use crate::disk::trace;
 use crate::log::ValidatedBatch;
 use crate::log::validation::{self, Rejected, Step, Validation, ValidationRules};
 use crate::rt;
-use crate::shard::message::{AppendItem, AppendResult, Reply, Request as ShardRequest};
+use crate::shard::message::{AppendItem, AppendResult, Guarding, Reply, Request as ShardRequest};
+use crate::txn::{EPOCH_BUMP_VERSION, Producer};
 use crate::wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use crate::wire::messages::produce_response::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
@@ -24,6 +26,11 @@ use crate::wire::{ErrorCode, Message, Str};
 
 /// Clients may not write to Kafka's internal topics, but for its own admin client under this name.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
+
+/// From here on brokers register partitions with transactions (KIP-890).
+const REGISTERS_VERSION: i16 = 12;
+/// From here on clients know TRANSACTION_ABORTABLE.
+const ABORTABLE_VERSION: i16 = 11;
 
 /// Admits a produce request; the future that comes back resolves to its answer.
 pub async fn begin(mut request: Request) -> Result<Pin<Box<dyn Future<Output = Answer>>>, CloseReason> {
@@ -37,6 +44,9 @@ pub async fn begin(mut request: Request) -> Result<Pin<Box<dyn Future<Output = A
     for topic in produce.topic_data {
         admission.admit_topic(topic, produce.transactional_id.is_some()).await;
     }
+    if let Some(transactional_id) = &produce.transactional_id {
+        admission.verify(transactional_id).await;
+    }
     let handed_over = admission.hand_over(acks != 0);
     Ok(Box::pin(async move { handed_over.answer(acks, timeout).await }))
 }
@@ -46,6 +56,8 @@ struct Slot {
     partition: i32,
     key: Option<TopicIdPartition>,
     outcome: Outcome,
+    /// What a transactional batch is appended under.
+    guarding: Option<Guarding>,
 }
 
 enum Outcome {
@@ -62,6 +74,8 @@ enum Outcome {
 struct Topic {
     name: Str,
     topic_id: uuid::Uuid,
+    /// Its name also where the request has the id only.
+    resolved_name: Str,
     slots: Vec<Slot>,
 }
 
@@ -92,9 +106,10 @@ impl Admission {
                 Ok(batch) => Outcome::Checked(Box::new(batch)),
                 Err(rejected) => Outcome::Refused(Box::new(rejected)),
             };
-            slots.push(Slot { partition, key, outcome });
+            slots.push(Slot { partition, key, outcome, guarding: None });
         }
-        self.topics.push(Topic { name: topic.name, topic_id: topic.topic_id, slots });
+        let resolved_name = resolved.map_or_else(|_| topic.name.clone(), |resolved| resolved.name);
+        self.topics.push(Topic { name: topic.name, topic_id: topic.topic_id, resolved_name, slots });
     }
 
     fn resolve(&self, topic: &TopicProduceData) -> Result<Resolved, ErrorCode> {
@@ -111,7 +126,12 @@ impl Admission {
         if crate::cluster::is_internal_topic(&found.name) && !by_admin {
             return Err(ErrorCode::InvalidTopicException);
         }
-        Ok(Resolved { topic_id: found.id, partition_count: found.partition_count(), settings: self.context.shard.topic_settings(found) })
+        Ok(Resolved {
+            topic_id: found.id,
+            name: Str::from(&*found.name),
+            partition_count: found.partition_count(),
+            settings: self.context.shard.topic_settings(found),
+        })
     }
 
     /// Everything that can be said of a batch without its partition, in slices.
@@ -129,12 +149,59 @@ impl Admission {
         if batch.info.is_transactional && !transactional {
             return Err(refusal(ErrorCode::TransactionalIdAuthorizationFailed));
         }
-        if batch.info.is_transactional {
-            // No transaction can be open: no transactional id is given out yet. What Kafka says to a batch of a transaction that its coordinator does not know.
-            let error = if self.context.api_version >= 11 { ErrorCode::TransactionAbortable } else { ErrorCode::InvalidTxnState };
-            return Err(refusal(error));
-        }
         Ok(batch)
+    }
+
+    /// Makes sure that the coordinator knows of every partition that gets a transactional batch. Nothing else of the connection is begun meanwhile, so batches stay in order.
+    async fn verify(&mut self, transactional_id: &Str) {
+        let places = self.transactional_places();
+        let Some(producer) = places.first().map(|place| self.producer_at(*place)) else { return };
+        if places.iter().any(|place| self.producer_at(*place).id != producer.id) {
+            for place in places {
+                self.slot_mut(place).outcome = Outcome::Refused(Box::new(refusal(ErrorCode::InvalidProducerIdMapping)));
+            }
+            return;
+        }
+        let appends: Vec<FirstAppend> = places.iter().map(|place| self.first_append(*place)).collect();
+        let version = self.context.api_version;
+        let protocol = Protocol { registers: version >= REGISTERS_VERSION, knows_abortable: version >= ABORTABLE_VERSION };
+        let context = self.context.clone();
+        let verifier = Verifier { context: &context, transactional_id, producer, protocol };
+        for (place, verified) in places.into_iter().zip(verifier.verify(&appends).await) {
+            match verified {
+                Ok(guarding) => self.slot_mut(place).guarding = guarding,
+                Err(error) => self.slot_mut(place).outcome = Outcome::Refused(Box::new(refusal(error))),
+            }
+        }
+    }
+
+    fn transactional_places(&self) -> Vec<(usize, usize)> {
+        let mut places = Vec::new();
+        for (topic_index, topic) in self.topics.iter().enumerate() {
+            for (slot_index, slot) in topic.slots.iter().enumerate() {
+                if matches!(&slot.outcome, Outcome::Checked(batch) if batch.info.is_transactional) {
+                    places.push((topic_index, slot_index));
+                }
+            }
+        }
+        places
+    }
+
+    fn producer_at(&self, (topic_index, slot_index): (usize, usize)) -> Producer {
+        let Outcome::Checked(batch) = &self.topics[topic_index].slots[slot_index].outcome else {
+            unreachable!("only checked slots are asked")
+        };
+        Producer { id: batch.info.producer_id, epoch: batch.info.producer_epoch }
+    }
+
+    fn first_append(&self, (topic_index, slot_index): (usize, usize)) -> FirstAppend {
+        let topic = &self.topics[topic_index];
+        let slot = &topic.slots[slot_index];
+        FirstAppend { key: slot.key.expect("a checked slot is resolved"), name: (topic.resolved_name.clone(), slot.partition) }
+    }
+
+    fn slot_mut(&mut self, (topic_index, slot_index): (usize, usize)) -> &mut Slot {
+        &mut self.topics[topic_index].slots[slot_index]
     }
 
     /// One call to each shard that owns a partition of the request.
@@ -147,10 +214,12 @@ impl Admission {
                 }
             }
         }
+        let transaction_version = if self.context.api_version >= REGISTERS_VERSION { EPOCH_BUMP_VERSION } else { 0 };
         let mut calls = Vec::new();
         for (owner, places) in by_owner.into_iter().enumerate().filter(|(_, places)| !places.is_empty()) {
             let items = places.iter().map(|place| self.take_item(*place)).collect();
-            let call = self.context.shard.call(rt::ShardId(owner as u16), ShardRequest::Append { items, wait_durable });
+            let call =
+                self.context.shard.call(rt::ShardId(owner as u16), ShardRequest::Append { items, wait_durable, transaction_version });
             calls.push((places, call));
         }
         HandedOver { context: self.context, topics: self.topics, calls }
@@ -161,12 +230,13 @@ impl Admission {
         let Outcome::Checked(batch) = std::mem::replace(&mut slot.outcome, Outcome::UnderWay) else {
             unreachable!("only checked slots are handed over")
         };
-        AppendItem { partition: slot.key.expect("a checked slot is resolved"), batch: *batch }
+        AppendItem { partition: slot.key.expect("a checked slot is resolved"), batch: *batch, guarding: slot.guarding }
     }
 }
 
 struct Resolved {
     topic_id: uuid::Uuid,
+    name: Str,
     partition_count: i32,
     settings: Rc<TopicSettings>,
 }

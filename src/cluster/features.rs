@@ -10,6 +10,8 @@ use super::image::Image;
 pub const METADATA_VERSION: &str = "metadata.version";
 pub const KRAFT_VERSION: &str = "kraft.version";
 pub const ELR_VERSION: &str = "eligible.leader.replicas.version";
+/// 2: the end of a transaction raises its producer's epoch, and brokers register partitions themselves (KIP-890).
+pub const TRANSACTION_VERSION: &str = "transaction.version";
 
 /// A feature with the levels that this broker serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +29,8 @@ impl SupportedFeature {
     }
 }
 
-/// All features of Kafka 4.4. A maximum of 0 means: known, not served yet. Kafka 4.4 itself goes up to group.version 1, share.version 2, streams.version 1 and
-/// transaction.version 2; clients choose protocols by the finalised level, so a row rises only with what stands behind it.
+/// All features of Kafka 4.4. A maximum of 0 means: known, not served yet. Kafka 4.4 itself goes up to group.version 1, share.version 2 and streams.version 1;
+/// clients choose protocols by the finalised level, so a row rises only with what stands behind it.
 pub const FEATURES: [SupportedFeature; 7] = [
     SupportedFeature::new(METADATA_VERSION, METADATA_VERSION_OLDEST.0, METADATA_VERSION_LATEST.0, METADATA_VERSION_LATEST.0),
     SupportedFeature::new(KRAFT_VERSION, 0, 1, 0),
@@ -36,7 +38,7 @@ pub const FEATURES: [SupportedFeature; 7] = [
     SupportedFeature::new("group.version", 0, 0, 0),
     SupportedFeature::new("share.version", 0, 0, 0),
     SupportedFeature::new("streams.version", 0, 0, 0),
-    SupportedFeature::new("transaction.version", 0, 0, 0),
+    SupportedFeature::new(TRANSACTION_VERSION, 0, 2, 2),
 ];
 
 const _: () = {
@@ -147,7 +149,7 @@ mod tests {
     #[test]
     fn unserved_levels_are_named() {
         let mut image = Image::empty();
-        for (name, level) in [(METADATA_VERSION, 33), ("transaction.version", 2), (ELR_VERSION, 1), ("tea.version", 1)] {
+        for (name, level) in [(METADATA_VERSION, 33), (TRANSACTION_VERSION, 3), (ELR_VERSION, 1), ("tea.version", 1)] {
             let record = MetadataRecord::from(FeatureLevelRecord { name: Str::from(name), feature_level: level, ..Default::default() });
             image.apply(&record).expect("applies");
         }
@@ -156,7 +158,7 @@ mod tests {
             unserved,
             [
                 "tea.version is finalised at 1, this broker serves 0 to 0",
-                "transaction.version is finalised at 2, this broker serves 0 to 0"
+                "transaction.version is finalised at 3, this broker serves 0 to 2"
             ]
         );
     }

@@ -96,7 +96,14 @@ getters! {
     socket_request_max_bytes: i32 = "socket.request.max.bytes";
     socket_send_buffer_bytes: i32 = "socket.send.buffer.bytes";
     socket_tcp_congestion_control: Option<&str> = "socket.tcp.congestion.control";
+    add_partitions_to_txn_retry_backoff_max_ms: i32 = "add.partitions.to.txn.retry.backoff.max.ms";
+    transaction_abort_timed_out_transaction_cleanup_interval_ms: i32 =
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms";
     transaction_max_timeout_ms: i32 = "transaction.max.timeout.ms";
+    transaction_partition_verification_enable: bool = "transaction.partition.verification.enable";
+    transaction_remove_expired_transaction_cleanup_interval_ms: i32 =
+        "transaction.remove.expired.transaction.cleanup.interval.ms";
+    transaction_state_log_load_buffer_size: i32 = "transaction.state.log.load.buffer.size";
     transaction_state_log_min_isr: i32 = "transaction.state.log.min.isr";
     transaction_state_log_num_partitions: i32 = "transaction.state.log.num.partitions";
     transaction_state_log_replication_factor: i16 = "transaction.state.log.replication.factor";

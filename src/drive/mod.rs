@@ -5,3 +5,5 @@ pub mod controller;
 mod controller_tests;
 pub mod groups;
 pub mod metadata_files;
+pub mod producers;
+pub mod transactions;

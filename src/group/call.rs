@@ -2,6 +2,7 @@
 
 use super::classic::Member;
 use super::record::CoordinatorRecord;
+use crate::log::VerificationGuard;
 use crate::wire::messages::delete_groups_response::DeletableGroupResult;
 use crate::wire::messages::describe_groups_response::DescribedGroup;
 use crate::wire::messages::leave_group_response::MemberResponse;
@@ -33,6 +34,15 @@ pub struct Caller {
     pub fresh_id: Uuid,
 }
 
+/// The transaction that a step's records belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenTransaction {
+    pub producer_id: i64,
+    pub producer_epoch: i16,
+    /// Taken before the transaction's coordinator was asked; None if the transaction was open in the log already.
+    pub guard: Option<VerificationGuard>,
+}
+
 /// A request to the coordinator of a group. Topics carry their name and their id as far as both are known, whatever the version of the request.
 #[derive(Debug, Clone)]
 pub enum Call {
@@ -42,6 +52,11 @@ pub enum Call {
     /// In the form of v3: the members that leave are in `members`.
     Leave(LeaveGroupRequest),
     CommitOffsets(OffsetCommitRequest),
+    /// TxnOffsetCommit, in the form of OffsetCommit: offsets that count when the transaction is committed. Answered as `CommitOffsets`.
+    CommitOffsetsInTransaction {
+        request: OffsetCommitRequest,
+        transaction: OpenTransaction,
+    },
     /// Topics of `None` ask for all offsets of the group.
     FetchOffsets {
         group: OffsetFetchRequestGroup,
@@ -83,6 +98,8 @@ pub struct Step {
     pub records: Vec<CoordinatorRecord>,
     /// The records may be spread over several batches: each says the same alone as together with the others.
     pub divisible: bool,
+    /// The records count only when this transaction is committed.
+    pub transaction: Option<OpenTransaction>,
     pub replies: Vec<(Token, Reply)>,
     pub(crate) if_refused: Undo,
 }
@@ -131,7 +148,9 @@ impl Call {
                 Reply::Leave(LeaveGroupResponse { members: members.collect(), ..Default::default() })
             }
             Call::Leave(_) => Reply::Leave(LeaveGroupResponse { error_code, ..Default::default() }),
-            Call::CommitOffsets(request) => Reply::CommitOffsets(refused_commit(request, error)),
+            Call::CommitOffsets(request) | Call::CommitOffsetsInTransaction { request, .. } => {
+                Reply::CommitOffsets(refused_commit(request, error))
+            }
             Call::FetchOffsets { group, .. } => Reply::FetchOffsets(refused_fetch(&group.group_id, error)),
             Call::DeleteOffsets(_) => Reply::DeleteOffsets(OffsetDeleteResponse { error_code, ..Default::default() }),
             Call::DescribeGroups(group_ids) => {

@@ -3,7 +3,7 @@
 //! Life: made empty, fed the partition's log through `replay` and `replay_end_transaction`, told `on_loaded`; from then on `handle`, `tick` and `on_topic_deleted` decide, and the
 //! driver appends and replays what each decision says before it asks for the next one. `dismiss` ends it and answers whoever still waits.
 
-use super::call::{Call, Caller, Reply, Step, Token, Undo, coordinator_error};
+use super::call::{Call, Caller, OpenTransaction, Reply, Step, Token, Undo, coordinator_error};
 use super::classic::{ClassicGroup, Joining, State};
 use super::offsets::{Offsets, Retention};
 use super::record::CoordinatorRecord;
@@ -24,6 +24,8 @@ use uuid::Uuid;
 
 /// From here on a commit in a group that is not there is told so (KIP-848); before, its generation is called illegal.
 const COMMIT_GROUP_NOT_FOUND_VERSION: i16 = 9;
+/// As above, for TxnOffsetCommit.
+const TRANSACTION_COMMIT_GROUP_NOT_FOUND_VERSION: i16 = 6;
 /// From here on DescribeGroups says that a group is not there; before, it shows a dead one.
 const DESCRIBE_GROUP_NOT_FOUND_VERSION: i16 = 6;
 
@@ -149,7 +151,7 @@ impl Coordinator {
                 RECORD_BYTES + request.group_id.len() + self.group_bytes(&request.group_id) + assignments.sum::<usize>()
             }
             Call::Leave(request) => RECORD_BYTES + request.group_id.len(),
-            Call::CommitOffsets(request) => Offsets::commit_bytes(request, RECORD_BYTES),
+            Call::CommitOffsets(request) | Call::CommitOffsetsInTransaction { request, .. } => Offsets::commit_bytes(request, RECORD_BYTES),
             Call::DeleteOffsets(request) => {
                 let of_topic =
                     |topic: &OffsetDeleteRequestTopic| topic.partitions.len() * (RECORD_BYTES + topic.name.len() + request.group_id.len());
@@ -177,6 +179,9 @@ impl Coordinator {
             Call::Heartbeat(request) => self.heartbeat(now, token, request, &mut step),
             Call::Leave(request) => self.leave(now, token, request, &mut step),
             Call::CommitOffsets(request) => self.commit_offsets(now, token, caller, request, &mut step),
+            Call::CommitOffsetsInTransaction { request, transaction } => {
+                self.commit_offsets_in_transaction(now, token, caller, request, *transaction, &mut step);
+            }
             Call::FetchOffsets { group, require_stable } => self.fetch_offsets(token, group, *require_stable, &mut step),
             Call::DeleteOffsets(request) => self.delete_offsets(token, request, &mut step),
             Call::DescribeGroups(group_ids) => {
@@ -262,6 +267,34 @@ impl Coordinator {
         };
         let reply = match verdict {
             Ok(()) => Reply::CommitOffsets(Offsets::commit(&self.config, now.wall_ms, request, step)),
+            Err(error) => Call::CommitOffsets(request.clone()).refuse(error),
+        };
+        step.reply(token, reply);
+    }
+
+    /// The member is checked as KIP-447 wants it; where the group is in a rebalance does not matter, because the transaction fences who must not commit.
+    fn commit_offsets_in_transaction(
+        &mut self,
+        now: Now,
+        token: Token,
+        caller: &Caller,
+        request: &OffsetCommitRequest,
+        transaction: OpenTransaction,
+        step: &mut Step,
+    ) {
+        let generation = request.generation_id_or_member_epoch;
+        let instance_id = request.group_instance_id.as_deref();
+        let verdict = match self.groups.get(&request.group_id) {
+            Some(Group::Classic(group)) => group.validate_commit_in_transaction(&request.member_id, instance_id, generation),
+            None if generation < 0 => Ok(()),
+            None if caller.version >= TRANSACTION_COMMIT_GROUP_NOT_FOUND_VERSION => Err(ErrorCode::GroupIdNotFound),
+            None => Err(ErrorCode::IllegalGeneration),
+        };
+        let reply = match verdict {
+            Ok(()) => {
+                step.transaction = Some(transaction);
+                Reply::CommitOffsets(Offsets::commit(&self.config, now.wall_ms, request, step))
+            }
             Err(error) => Call::CommitOffsets(request.clone()).refuse(error),
         };
         step.reply(token, reply);

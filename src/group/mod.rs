@@ -16,7 +16,7 @@ mod subscription;
 mod tests;
 mod timer;
 
-pub use call::{Call, Caller, Reply, Step, Token, coordinator_error};
+pub use call::{Call, Caller, OpenTransaction, Reply, Step, Token, coordinator_error};
 pub use coordinator::Coordinator;
 pub use record::{CoordinatorRecord, RecordError};
 

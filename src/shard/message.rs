@@ -9,8 +9,10 @@ use std::sync::Arc;
 use crate::cluster::{Image, TopicIdPartition};
 use crate::drive::controller::{ControllerReply, ControllerRequest};
 use crate::drive::groups::{GroupReply, GroupRequest};
-use crate::log::ValidatedBatch;
+use crate::drive::transactions::{Markers, TransactionRequest};
+use crate::log::{ValidatedBatch, VerificationGuard};
 use crate::partition::{Piece, Seen};
+use crate::txn::Reply as TransactionReply;
 use crate::wire::ErrorCode;
 
 /// A message between two shards. `call` is chosen by the caller and unique among its own calls.
@@ -29,7 +31,12 @@ pub enum Message {
 #[derive(Debug)]
 pub enum Request {
     /// Append batches to partitions of this shard, in this order. Answered by `Reply::Append` when durable, or at once if nobody waits.
-    Append { items: Vec<AppendItem>, wait_durable: bool },
+    /// `transaction_version` is 2 where the clients' requests are of that protocol (KIP-890), and matters to transactional batches only.
+    Append { items: Vec<AppendItem>, wait_durable: bool, transaction_version: i16 },
+    /// Take guards for the first batches of transactions. Answered by `Reply::Guards`.
+    Guards { items: Vec<GuardItem> },
+    /// End a transaction in partitions of this shard. Answered by `Reply::Markers` when durable.
+    WriteMarkers(Markers),
     /// Plan a read of partitions of this shard. Answered by `Reply::Read`.
     Read { items: Vec<ReadItem>, max_bytes: usize },
     /// Answered by `Reply::Done` once these partitions together have so many more bytes to tell, or one of them anything else.
@@ -46,6 +53,8 @@ pub enum Request {
     Sizes { only: Option<Vec<TopicIdPartition>> },
     /// For a group coordinator of this shard.
     Group(GroupRequest),
+    /// For a transaction coordinator of this shard.
+    Transaction(TransactionRequest),
     /// For the controller, on shard 0.
     Controller(ControllerRequest),
     /// The metadata has changed. Answered by `Reply::Done`.
@@ -91,8 +100,14 @@ pub enum Reply {
     Producers(Vec<Result<Vec<ProducerAnswer>, ErrorCode>>),
     /// Size in bytes of each partition found.
     Sizes(Vec<(TopicIdPartition, i64)>),
+    /// One for each item, in order.
+    Guards(Vec<Guarding>),
+    /// One for each partition, in order.
+    Markers(Vec<ErrorCode>),
     /// From a group coordinator.
     Group(GroupReply),
+    /// From a transaction coordinator.
+    Transaction(TransactionReply),
     /// From the controller.
     Controller(ControllerReply),
     /// The step is taken; whether cleanly.
@@ -108,6 +123,28 @@ pub struct AppendItem {
     pub partition: TopicIdPartition,
     /// What goes there, checked.
     pub batch: ValidatedBatch,
+    /// Whether the batch may be appended only as part of an open transaction.
+    pub guarding: Option<Guarding>,
+}
+
+/// A partition that a producer wants to append a transactional batch to.
+#[derive(Clone, Copy, Debug)]
+pub struct GuardItem {
+    /// Which one.
+    pub partition: TopicIdPartition,
+    /// Of the batch.
+    pub producer_id: i64,
+    /// Of the batch.
+    pub producer_epoch: i16,
+}
+
+/// What a partition knows of a producer's transaction before its coordinator is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guarding {
+    /// It is open here: the coordinator need not be asked.
+    Open,
+    /// It is not; the guard shows whether it still is so when the batch arrives.
+    Guarded(VerificationGuard),
 }
 
 /// What became of a batch.

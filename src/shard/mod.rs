@@ -9,6 +9,7 @@ mod publish;
 mod route;
 mod serve;
 mod stop;
+mod transactions;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
@@ -29,6 +30,7 @@ use crate::disk::directories::DataDirectory;
 use crate::disk::recovery::RecoveredPartition;
 use crate::drive::controller::{Controller, ControllerReply, ControllerRequest};
 use crate::drive::groups::Groups;
+use crate::drive::transactions::Transactions;
 use crate::partition::Partitions;
 use crate::rt::sync::{Budget, Notify, Permit};
 use crate::rt::{self, ShardId, Task};
@@ -63,6 +65,7 @@ pub struct Shard {
     recovered: RefCell<HashMap<TopicIdPartition, RecoveredPartition>>,
     partitions: Rc<Partitions>,
     groups: Rc<Groups>,
+    transactions: Rc<Transactions>,
     controller: OnceCell<Rc<Controller>>,
     client_handler: OnceCell<Box<dyn ClientHandler>>,
     /// Appends are admitted one after the other, also while one of them waits for room in the journal.
@@ -95,6 +98,8 @@ pub struct Parts {
     pub partitions: Rc<Partitions>,
     /// Its group coordinators.
     pub groups: Rc<Groups>,
+    /// Its transaction coordinators.
+    pub transactions: Rc<Transactions>,
 }
 
 impl Shard {
@@ -113,6 +118,7 @@ impl Shard {
             recovered: RefCell::new(parts.recovered.into_iter().map(|partition| (partition.facts.partition, partition)).collect()),
             partitions: parts.partitions,
             groups: parts.groups,
+            transactions: parts.transactions,
             controller: OnceCell::new(),
             client_handler: OnceCell::new(),
             admission: Budget::new(1),
@@ -123,6 +129,7 @@ impl Shard {
             image_changed: Notify::new(),
             stopping: Cell::new(false),
         });
+        shard.transactions.set_surroundings(transactions::surroundings(&shard));
         shard.mesh.listen(&shard);
         shard
     }

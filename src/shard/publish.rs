@@ -83,6 +83,7 @@ impl Shard {
             self.apply_settings(&image, |topic| former.topic_overrides(&topic.name).ne(image.topic_overrides(&topic.name)));
         }
         self.groups.image_changed(&former, &image);
+        self.transactions.image_changed(&image);
         self.image_changed.notify_all();
         let gone = former.topics().filter(|topic| image.topic_by_id(&topic.id).is_none());
         let mut keys: Vec<TopicIdPartition> = gone.flat_map(|topic| self.owned(topic)).map(|(key, _)| key).collect();

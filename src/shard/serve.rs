@@ -19,7 +19,11 @@ impl Shard {
     /// Does what `request` asks of this shard.
     pub(super) async fn serve(self: &Rc<Shard>, request: Request) -> Reply {
         match request {
-            Request::Append { items, wait_durable } => Reply::Append(self.append(items, wait_durable).await),
+            Request::Append { items, wait_durable, transaction_version } => {
+                Reply::Append(self.append(items, wait_durable, transaction_version).await)
+            }
+            Request::Guards { items } => Reply::Guards(items.iter().map(|item| self.guard(item)).collect()),
+            Request::WriteMarkers(markers) => Reply::Markers(self.write_markers(&markers).await),
             Request::Read { items, max_bytes } => Reply::Read(self.read(items, max_bytes).await),
             Request::Watch { items, missing_bytes } => {
                 self.watch(items, missing_bytes).await;
@@ -31,6 +35,7 @@ impl Shard {
             Request::Producers { items } => Reply::Producers(items.iter().map(|partition| self.producers(partition)).collect()),
             Request::Sizes { only } => Reply::Sizes(self.sizes(only)),
             Request::Group(request) => Reply::Group(self.groups.handle(request).await),
+            Request::Transaction(request) => Reply::Transaction(self.transactions.handle(request).await),
             Request::Controller(request) => {
                 let controller = Rc::clone(self.controller.get().expect("controller requests go to shard 0 once it has started"));
                 Reply::Controller(controller.handle(request).await)
@@ -49,11 +54,11 @@ impl Shard {
     }
 
     /// The batches are admitted in their order; then all are waited for together.
-    async fn append(&self, items: Vec<AppendItem>, wait_durable: bool) -> Vec<AppendResult> {
+    async fn append(&self, items: Vec<AppendItem>, wait_durable: bool, transaction_version: i16) -> Vec<AppendResult> {
         let mut admitted = Vec::with_capacity(items.len());
         let turn = self.admission.acquire(1).await;
         for item in items {
-            admitted.push(self.admit(&item).await);
+            admitted.push(self.admit(&item, transaction_version).await);
         }
         drop(turn);
         let mut results = Vec::with_capacity(admitted.len());
@@ -70,7 +75,7 @@ impl Shard {
         results
     }
 
-    async fn admit(&self, item: &AppendItem) -> Result<(Rc<Partition>, Appending), AppendResult> {
+    async fn admit(&self, item: &AppendItem, transaction_version: i16) -> Result<(Rc<Partition>, Appending), AppendResult> {
         let Some(partition) = self.partitions.get(&item.partition) else {
             return Err(AppendResult {
                 error: ErrorCode::NotLeaderOrFollower,
@@ -81,7 +86,12 @@ impl Shard {
                 log_start_offset: -1,
             });
         };
-        match partition.append(&item.batch, Origin::Client { transaction_version: 0 }).await {
+        let origin = Origin::Client { transaction_version };
+        let appended = match item.guarding {
+            None => partition.append(&item.batch, origin).await,
+            Some(guarding) => partition.append_verified(&item.batch, origin, guarding.guard()).await,
+        };
+        match appended {
             Ok(appending) => Ok((partition, appending)),
             Err(error) => Err(refused(&error, partition.log_start_offset())),
         }

@@ -32,6 +32,7 @@ impl Shard {
                 if let Some(handler) = self.client_handler.get() {
                     handler.stop().await;
                 }
+                self.transactions.stop().await;
                 self.groups.stop().await;
                 true
             }

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 use uuid::Uuid;
 
+pub(super) use self::offsets::commit_in_transaction;
 pub use self::offsets::{handle_offset_commit, handle_offset_delete, handle_offset_fetch};
 use super::RequestContext;
 use crate::cluster::TopicIdPartition;

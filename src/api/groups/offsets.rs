@@ -8,7 +8,7 @@ use super::{ask, begin, caller, coordinator_of, reply_of};
 use crate::api::RequestContext;
 use crate::cluster::{Image, TopicImage};
 use crate::drive::groups::GroupReply;
-use crate::group::Call;
+use crate::group::{Call, OpenTransaction};
 use crate::wire::messages::offset_commit_request::OffsetCommitRequestTopic;
 use crate::wire::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use crate::wire::messages::offset_delete_request::OffsetDeleteRequestTopic;
@@ -44,6 +44,30 @@ pub async fn handle_offset_commit(context: &RequestContext, mut request: OffsetC
     let GroupReply::CommitOffsets(committed) = ask(context, &group_id, caller(context), Call::CommitOffsets(request)).await else {
         unreachable!()
     };
+    merge_commits(&mut response, committed);
+    response
+}
+
+/// TxnOffsetCommit in the form of OffsetCommit. `verify` has the transaction's coordinator asked, once there is anything to commit.
+pub async fn commit_in_transaction(
+    context: &RequestContext,
+    mut request: OffsetCommitRequest,
+    by_id: bool,
+    verify: impl AsyncFnOnce() -> Result<OpenTransaction, ErrorCode>,
+) -> OffsetCommitResponse {
+    let image = context.shard.image();
+    let topics = std::mem::take(&mut request.topics);
+    let (mut response, known) = sort_commits(&image, topics, by_id);
+    if known.is_empty() {
+        return response;
+    }
+    request.topics = known;
+    let group_id = request.group_id.clone();
+    let reply = match verify().await {
+        Ok(transaction) => ask(context, &group_id, caller(context), Call::CommitOffsetsInTransaction { request, transaction }).await,
+        Err(error) => Call::CommitOffsets(request).refuse(error),
+    };
+    let GroupReply::CommitOffsets(committed) = reply else { unreachable!("a commit is answered by a commit") };
     merge_commits(&mut response, committed);
     response
 }

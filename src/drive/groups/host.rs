@@ -11,7 +11,9 @@ use uuid::Uuid;
 
 use super::log::{Batches, LoadError, OffsetsLog, RECORDS_PER_PAUSE, replay_batch};
 use crate::group::{Call, Caller, Coordinator, GroupConfig, Now, Reply, Step, Token};
+use crate::log::ValidatedBatch;
 use crate::rt::sync::{Notify, Receiver, Sender, oneshot};
+use crate::wire::batch::NO_PRODUCER_ID;
 use crate::wire::{ErrorCode, Str};
 
 /// What one tick appends, but for group ids and topic names of unusual length: a thousand tombstones.
@@ -206,15 +208,35 @@ impl<L: OffsetsLog> Host<L> {
             return Ok(());
         }
         let now = (self.clock)();
-        let packed = Batches::pack(&step.records, step.divisible, self.log.batch_bytes_max(), now.wall_ms)?;
+        let packed = Batches::pack(step, self.log.batch_bytes_max(), now.wall_ms)?;
+        let producer_id = step.transaction.map_or(NO_PRODUCER_ID, |transaction| transaction.producer_id);
         for (range, batch) in packed.batches {
-            let (base_offset, mark) = self.log.append(batch)?;
+            let (base_offset, mark) = match &step.transaction {
+                None => self.log.append(batch)?,
+                Some(transaction) => self.log.append_in_transaction(batch, transaction.guard)?,
+            };
             self.last_append.set(Some(mark));
             for (offset, record) in (base_offset..).zip(&step.records[range]) {
-                coordinator.replay(now, offset, crate::wire::batch::NO_PRODUCER_ID, record);
+                coordinator.replay(now, offset, producer_id, record);
             }
         }
         Ok(())
+    }
+
+    /// Appends the marker that ends a producer's transaction: its offsets count now, or never. Gives what has to be durable before that may be told.
+    pub(super) async fn end_transaction(&self, marker: &ValidatedBatch, transaction_version: i16) -> Result<L::Mark, ErrorCode> {
+        let end = marker.end_marker.expect("a marker ends a transaction");
+        let append = || match &mut *self.life.borrow_mut() {
+            Life::Serving(coordinator) => {
+                let mark = self.log.append_marker(marker, transaction_version)?;
+                self.last_append.set(Some(mark));
+                coordinator.replay_end_transaction(marker.info.producer_id, end.is_commit);
+                Ok(mark)
+            }
+            Life::Loading { .. } => Err(ErrorCode::CoordinatorLoadInProgress),
+            Life::Failed => Err(ErrorCode::NotCoordinator),
+        };
+        self.log.with_room(marker.bytes.len(), append).await
     }
 
     fn release(&self, replies: Vec<(Token, Reply)>) {

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::group::{Coordinator, CoordinatorRecord, Now, RecordError};
+use crate::group::{Coordinator, CoordinatorRecord, Now, RecordError, Step};
+use crate::log::{ValidatedBatch, VerificationGuard};
 use crate::wire::ErrorCode;
 use crate::wire::batch::{
     self, BatchBuilder, BatchError, BatchHeader, BatchOptions, Compression, DecompressError, Decompressor, HEADER_BYTES, NO_PRODUCER_ID,
@@ -10,7 +11,7 @@ use crate::wire::batch::{
 };
 
 /// One partition of `__consumer_offsets`, as its coordinator writes and reads it.
-pub(super) trait OffsetsLog {
+pub(in crate::drive) trait OffsetsLog {
     /// Stands for everything that was appended up to some moment.
     type Mark: Copy + 'static;
 
@@ -22,6 +23,12 @@ pub(super) trait OffsetsLog {
 
     /// Appends a batch in this moment, behind everything appended before. Gives the offset of its first record; an error means that nothing of it was appended.
     fn append(&self, batch: Bytes) -> Result<(i64, Self::Mark), ErrorCode>;
+
+    /// As `append`, for a batch that is part of a transaction.
+    fn append_in_transaction(&self, batch: Bytes, guard: Option<VerificationGuard>) -> Result<(i64, Self::Mark), ErrorCode>;
+
+    /// As `append`, for the marker that ends a transaction.
+    fn append_marker(&self, marker: &ValidatedBatch, transaction_version: i16) -> Result<Self::Mark, ErrorCode>;
 
     /// Resolves when everything up to `mark` is committed, or will never be as far as anyone can tell.
     async fn committed(&self, mark: Self::Mark) -> Result<(), ErrorCode>;
@@ -36,17 +43,25 @@ pub(super) struct Batches {
 }
 
 impl Batches {
-    /// Packs `records`, stamped `wall_ms`. With `divisible` false they fit into one batch or not at all.
-    pub(super) fn pack(records: &[CoordinatorRecord], divisible: bool, batch_bytes_max: usize, wall_ms: i64) -> Result<Batches, ErrorCode> {
+    /// Packs a step's records, stamped `wall_ms`. Those that are not divisible fit into one batch or not at all.
+    pub(super) fn pack(step: &Step, batch_bytes_max: usize, wall_ms: i64) -> Result<Batches, ErrorCode> {
+        let Step { records, divisible, transaction, .. } = step;
+        let divisible = *divisible;
+        let options = transaction.map_or_else(BatchOptions::default, |transaction| BatchOptions {
+            producer_id: transaction.producer_id,
+            producer_epoch: transaction.producer_epoch,
+            transactional: true,
+            ..BatchOptions::default()
+        });
         let mut batches = Vec::with_capacity(1);
-        let (mut start, mut builder) = (0, BatchBuilder::new(BatchOptions::default()));
+        let (mut start, mut builder) = (0, BatchBuilder::new(options));
         for (index, record) in records.iter().enumerate() {
             let (key, value) = record.encode();
             let value = value.as_deref();
             // The fields around key and value take some bytes, too; a bound that is a little low splits a little early.
             let record_bytes = key.len() + value.map_or(0, <[u8]>::len) + RECORD_OVERHEAD_BYTES_MAX;
             if divisible && !builder.is_empty() && builder.size_bytes() + record_bytes > batch_bytes_max {
-                let full = std::mem::replace(&mut builder, BatchBuilder::new(BatchOptions::default()));
+                let full = std::mem::replace(&mut builder, BatchBuilder::new(options));
                 batches.push((start..index, finish(full, batch_bytes_max)?));
                 start = index;
             }

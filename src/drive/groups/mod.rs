@@ -4,8 +4,8 @@
 //! `host` over its `log`; this file knows which there are, has them loaded, and keeps time for all of them.
 
 mod host;
-mod log;
-mod partition_log;
+pub(in crate::drive) mod log;
+pub(in crate::drive) mod partition_log;
 #[cfg(test)]
 mod shard_tests;
 #[cfg(test)]
@@ -24,7 +24,8 @@ use self::partition_log::PartitionLog;
 use crate::cluster::{Image, TopicIdPartition, TopicImage};
 use crate::config::{Config, TopicSettings};
 use crate::group::{Call, Caller, GroupConfig, Now, OFFSETS_TOPIC};
-use crate::partition::Partitions;
+use crate::log::ValidatedBatch;
+use crate::partition::{GroupSequence, Partitions};
 use crate::rt::sync::{Budget, Notify};
 use crate::rt::{self, Task};
 use crate::wire::ErrorCode;
@@ -139,6 +140,23 @@ impl Groups {
 
     fn hosts(&self) -> Vec<Rc<Host<PartitionLog>>> {
         self.hosted.borrow().values().map(|hosted| Rc::clone(&hosted.host)).collect()
+    }
+
+    /// Ends a producer's transaction in one partition of `__consumer_offsets`; None for a partition of another topic.
+    pub async fn end_transaction(
+        &self,
+        partition: &TopicIdPartition,
+        marker: &ValidatedBatch,
+        transaction_version: i16,
+    ) -> Option<Result<GroupSequence, ErrorCode>> {
+        let offsets_topic = self.image.borrow().topic(OFFSETS_TOPIC).map(|topic| topic.id);
+        if offsets_topic != Some(partition.topic_id) {
+            return None;
+        }
+        match self.host(partition) {
+            Some(host) => Some(host.end_transaction(marker, transaction_version).await),
+            None => Some(Err(ErrorCode::NotCoordinator)),
+        }
     }
 
     // Which coordinators there are

@@ -8,20 +8,20 @@ use bytes::Bytes;
 
 use super::log::OffsetsLog;
 use crate::disk::journal::Journal;
-use crate::log::{Origin, ValidatedBatch};
+use crate::log::{Origin, ValidatedBatch, VerificationGuard};
 use crate::partition::{GroupSequence, Partition, TryAppendError};
 use crate::rt;
 use crate::wire::ErrorCode;
 
-pub(super) struct PartitionLog {
-    pub(super) partition: Rc<Partition>,
-    pub(super) journal: Rc<Journal>,
+pub(in crate::drive) struct PartitionLog {
+    pub(in crate::drive) partition: Rc<Partition>,
+    pub(in crate::drive) journal: Rc<Journal>,
     /// `max.message.bytes` of the topic, as it is now.
-    pub(super) batch_bytes_max: Rc<Cell<usize>>,
+    pub(in crate::drive) batch_bytes_max: Rc<Cell<usize>>,
     /// How much is read at a time while loading.
-    pub(super) read_bytes: usize,
+    pub(in crate::drive) read_bytes: usize,
     /// `offsets.commit.timeout.ms`
-    pub(super) commit_timeout: Duration,
+    pub(in crate::drive) commit_timeout: Duration,
 }
 
 impl OffsetsLog for PartitionLog {
@@ -46,6 +46,22 @@ impl OffsetsLog for PartitionLog {
         match self.partition.try_append(&ValidatedBatch::internal(batch), Origin::INTERNAL) {
             Ok(appending) => Ok((appending.base_offset, appending.sequence)),
             // More was to be written than room had been asked for. It clears itself, as a late replica does.
+            Err(TryAppendError::Full) => Err(ErrorCode::RequestTimedOut),
+            Err(TryAppendError::Refused(error)) => Err(error.error_code()),
+        }
+    }
+
+    fn append_in_transaction(&self, batch: Bytes, guard: Option<VerificationGuard>) -> Result<(i64, GroupSequence), ErrorCode> {
+        match self.partition.try_append_verified(&ValidatedBatch::internal(batch), Origin::INTERNAL, guard) {
+            Ok(appending) => Ok((appending.base_offset, appending.sequence)),
+            Err(TryAppendError::Full) => Err(ErrorCode::RequestTimedOut),
+            Err(TryAppendError::Refused(error)) => Err(error.error_code()),
+        }
+    }
+
+    fn append_marker(&self, marker: &ValidatedBatch, transaction_version: i16) -> Result<GroupSequence, ErrorCode> {
+        match self.partition.try_append(marker, Origin::Coordinator { transaction_version }) {
+            Ok(appending) => Ok(appending.sequence),
             Err(TryAppendError::Full) => Err(ErrorCode::RequestTimedOut),
             Err(TryAppendError::Refused(error)) => Err(error.error_code()),
         }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::host::Host;
 use super::log::OffsetsLog;
 use crate::group::{Call, Caller, GroupConfig, Now, Reply};
+use crate::log::{ValidatedBatch, VerificationGuard};
 use crate::rt::sync::Notify;
 use crate::wire::batch::{BatchBuilder, BatchHeader, BatchOptions, Compression, set_base_offset};
 use crate::wire::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
@@ -70,6 +71,14 @@ impl OffsetsLog for Rc<Memory> {
             return Err(error);
         }
         Ok((self.push(batch), self.end_offset.get()))
+    }
+
+    fn append_in_transaction(&self, batch: Bytes, _guard: Option<VerificationGuard>) -> Result<(i64, i64), ErrorCode> {
+        self.append(batch)
+    }
+
+    fn append_marker(&self, marker: &ValidatedBatch, _transaction_version: i16) -> Result<i64, ErrorCode> {
+        self.append(marker.bytes.clone()).map(|(_, mark)| mark)
     }
 
     async fn committed(&self, mark: i64) -> Result<(), ErrorCode> {

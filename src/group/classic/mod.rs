@@ -183,6 +183,21 @@ impl ClassicGroup {
         Ok(())
     }
 
+    /// Whether a transaction may commit offsets in this member's name. Who names no member is a producer from before KIP-447, and is let through.
+    pub(crate) fn validate_commit_in_transaction(
+        &self,
+        member_id: &str,
+        instance_id: Option<&str>,
+        generation: i32,
+    ) -> Result<(), ErrorCode> {
+        let names_member = generation >= 0 || !member_id.is_empty() || instance_id.is_some();
+        if (generation < 0 && self.is_empty()) || !names_member {
+            return Ok(());
+        }
+        self.validate_member(member_id, instance_id)?;
+        if generation == self.generation { Ok(()) } else { Err(ErrorCode::IllegalGeneration) }
+    }
+
     /// Whether offsets of the group may be deleted.
     pub(crate) fn validate_offset_delete(&self) -> Result<(), ErrorCode> {
         if self.is_empty() || self.uses_consumer_protocol() { Ok(()) } else { Err(ErrorCode::NonEmptyGroup) }
