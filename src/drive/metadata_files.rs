@@ -124,18 +124,6 @@ impl MetadataFiles {
         Ok(write_small_file_blocking(&self.directory, QUORUM_STATE, &state.encode())?)
     }
 
-    /// Leaves what `kafka-storage format` would have left: Kafka looks for it in a directory whose metadata log it opens.
-    pub fn write_bootstrap_blocking(&self, snapshot: &Bytes) -> Result<(), MetadataFilesError> {
-        self.make_directory_blocking()?;
-        let (id, directory) = (SnapshotId::BOOTSTRAP, &self.directory);
-        let partial = directory.join(id.partial_file_name());
-        let file = File::open_blocking(&partial, OpenMode { truncate: true, ..OpenMode::CREATE })?;
-        file.write_at_blocking(snapshot, 0, Durability::None)?;
-        file.sync_all_blocking()?;
-        rt::file::rename_blocking(&partial, directory.join(id.file_name()))?;
-        Ok(sync_directory_blocking(directory)?)
-    }
-
     fn make_directory_blocking(&self) -> Result<(), MetadataFilesError> {
         if !self.directory.exists() {
             create_directory_blocking(&self.directory)?;

@@ -1,5 +1,6 @@
 //! A new image reaches the shards: owners make what is new, everybody sees it, owners let go of what is gone.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,6 +10,9 @@ use crate::cluster::{Image, METADATA_PARTITION, PartitionImage, TopicIdPartition
 use crate::config::TopicSettings;
 use crate::partition::NewPartition;
 use crate::rt::{self, ShardId};
+
+/// Partitions that are made at once: each mostly waits for helper threads and their disk.
+const MAKE_AT_ONCE: usize = 8;
 
 /// Partitions that are made or opened between two looks at what else the shard has to do.
 const PARTITIONS_AT_ONCE: usize = 32;
@@ -35,19 +39,22 @@ impl Shard {
     /// Makes what `image` has and this shard has not, and takes over new leader epochs.
     async fn prepare(&self, image: &Image) {
         let former = self.image();
-        let mut touched = 0;
         for topic in image.topics() {
             if former.topic_by_id(&topic.id).is_some_and(|known| Arc::ptr_eq(known, topic)) {
                 continue;
             }
             let settings = self.resolve_settings(image, topic);
-            for (key, partition) in self.owned(topic) {
-                self.lead(key, topic, partition, &settings).await;
-                touched += 1;
-                if touched % PARTITIONS_AT_ONCE == 0 {
-                    rt::yield_now().await;
+            let waiting = RefCell::new(self.owned(topic));
+            let lead_one_by_one = async || {
+                for touched in 1.. {
+                    let Some((key, partition)) = waiting.borrow_mut().next() else { return };
+                    self.lead(key, topic, partition, &settings).await;
+                    if touched % PARTITIONS_AT_ONCE == 0 {
+                        rt::yield_now().await;
+                    }
                 }
-            }
+            };
+            rt::sync::join_all((0..MAKE_AT_ONCE).map(|_| lead_one_by_one())).await;
         }
     }
 

@@ -5,12 +5,16 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use corelane_wire::Str;
+use corelane_wire::messages::FindCoordinatorRequest;
 use harness::broker::{Broker, BrokerOptions, free_port};
+use harness::differences;
 use harness::own_broker_cases;
 use harness::places;
-use harness::raw::Connection;
+use harness::raw::{Connection, code};
 use harness::suite::OwnBrokerCase;
 use harness::wait;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub const CASES: &[OwnBrokerCase] = own_broker_cases![
     second_broker_on_the_port_names_the_address,
@@ -21,6 +25,7 @@ pub const CASES: &[OwnBrokerCase] = own_broker_cases![
     exits_when_ready_if_asked,
     ready_soon,
     at_rest_when_idle,
+    what_is_made_on_demand_is_told_when_it_is_there,
     many_idle_connections_cost_little,
 ];
 
@@ -125,16 +130,33 @@ fn at_rest_when_idle() {
 }
 
 /// The aim is 200 MB for 10,000; a tenth of both here, so that an ordinary limit of open files is enough.
+/// The first who asks for a coordinator, or for a topic that is not there, has it made.
+fn what_is_made_on_demand_is_told_when_it_is_there() {
+    let broker = Broker::start(BrokerOptions::default());
+    let mut connection = Connection::to(&broker);
+    let request = FindCoordinatorRequest { coordinator_keys: vec![Str::from("a-group")], ..Default::default() };
+    let coordinator = code(connection.call(4, &request).coordinators[0].error_code);
+    assert_eq!(coordinator.name(), differences::expected("coordinator-made-on-demand"));
+    let topic = code(connection.metadata(3, &["made-on-demand"]).topics[0].error_code);
+    assert_eq!(topic.name(), differences::expected("topic-made-on-demand"));
+    connection.wait_for_coordinator("a-group");
+    connection.wait_for_leaders("made-on-demand", 1);
+}
+
+/// As many as the limit on descriptors allows, 10,000 at most: each takes one here and one in the broker.
 fn many_idle_connections_cost_little() {
+    let limits = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits }).expect("up to the hard limit is allowed");
+    let count = limits.maximum.map_or(10_000, |descriptors| (descriptors.saturating_sub(1_000) as usize).min(10_000));
     let broker = Broker::start(BrokerOptions::default());
     let before = broker.resident_bytes();
-    let mut connections: Vec<Connection> = (0..1_000).map(|_| Connection::to(&broker)).collect();
+    let mut connections: Vec<Connection> = (0..count).map(|_| Connection::to(&broker)).collect();
     for connection in &mut connections {
         assert_eq!(connection.metadata(9, &[]).brokers.len(), 1);
     }
-    let more = broker.resident_bytes().saturating_sub(before);
-    println!("1,000 connections: {} KiB each", more / 1_000 / 1024);
-    assert!(more < 40 << 20, "{} MiB for 1,000 connections", more >> 20);
+    let more = broker.resident_bytes().saturating_sub(before) as usize;
+    println!("{count} connections: {} KiB each", more / count / 1024);
+    assert!(more < count * 20_000, "{} MiB for {count} connections", more >> 20);
     let cpu = broker.cpu_time();
     thread::sleep(Duration::from_secs(3));
     let share = (broker.cpu_time() - cpu).as_secs_f64() / 3.0;
