@@ -51,6 +51,8 @@ pub async fn answer(request: Request) -> Answer {
         ListGroups => with(request, groups::handle_list_groups).await,
         DescribeGroups => with(request, groups::handle_describe_groups).await,
         DeleteGroups => with(request, groups::handle_delete_groups).await,
+        ConsumerGroupHeartbeat => with(request, groups::handle_consumer_group_heartbeat).await,
+        ConsumerGroupDescribe => with(request, groups::handle_consumer_group_describe).await,
         // Begun by `produce::begin`, never answered here.
         Produce
         // Not served yet: no version of these is advertised, and none gets this far.
@@ -59,7 +61,7 @@ pub async fn answer(request: Request) -> Answer {
         | ExpireDelegationToken | DescribeDelegationToken | ElectLeaders | AlterPartitionReassignments | ListPartitionReassignments | DescribeClientQuotas
         | AlterClientQuotas | DescribeUserScramCredentials | AlterUserScramCredentials | Vote | BeginQuorumEpoch | EndQuorumEpoch | DescribeQuorum
         | AlterPartition | UpdateFeatures | Envelope | FetchSnapshot | BrokerRegistration | BrokerHeartbeat | UnregisterBroker
-        | AllocateProducerIds | ConsumerGroupHeartbeat | ConsumerGroupDescribe | ControllerRegistration | GetTelemetrySubscriptions
+        | AllocateProducerIds | ControllerRegistration | GetTelemetrySubscriptions
         | PushTelemetry | AssignReplicasToDirs | ShareGroupHeartbeat | ShareGroupDescribe | ShareFetch | ShareAcknowledge | AddRaftVoter | RemoveRaftVoter
         | UpdateRaftVoter | InitializeShareGroupState | ReadShareGroupState | WriteShareGroupState | DeleteShareGroupState | ReadShareGroupStateSummary
         | StreamsGroupHeartbeat | StreamsGroupDescribe | DescribeShareGroupOffsets | AlterShareGroupOffsets | DeleteShareGroupOffsets

@@ -25,7 +25,7 @@ const fn row(api_key: ApiKey, min: i16, max: i16) -> Served {
 }
 
 /// Every request that is served, in the order of the keys, in the ranges of Kafka 4.4.
-const SERVED: [Served; 39] = [
+const SERVED: [Served; 41] = [
     // librdkafka before 2.12 compresses only where versions from 0 on are told (KAFKA-18659); below 3 nothing is served, as in Kafka.
     Served { api_key: ApiKey::Produce, told_min: 0, min: 3, max: 13 },
     row(ApiKey::Fetch, 4, 18),
@@ -64,6 +64,8 @@ const SERVED: [Served; 39] = [
     row(ApiKey::DescribeProducers, 0, 0),
     row(ApiKey::DescribeTransactions, 0, 0),
     row(ApiKey::ListTransactions, 0, 2),
+    row(ApiKey::ConsumerGroupHeartbeat, 0, 1),
+    row(ApiKey::ConsumerGroupDescribe, 0, 1),
     row(ApiKey::ListConfigResources, 0, 1),
     row(ApiKey::DescribeTopicPartitions, 0, 0),
 ];
@@ -203,7 +205,7 @@ mod tests {
             let produce = &response.api_keys[0];
             assert_eq!((produce.api_key, produce.min_version, produce.max_version), (0, 0, 13));
             let supported: Vec<&str> = response.supported_features.iter().map(|feature| &*feature.name).collect();
-            let all = ["metadata.version", "kraft.version", "eligible.leader.replicas.version", "transaction.version"];
+            let all = ["metadata.version", "kraft.version", "eligible.leader.replicas.version", "group.version", "transaction.version"];
             assert_eq!(supported, if version >= 4 { &all[..] } else { &all[..1] }, "version {version}");
             assert_eq!(response.finalized_features_epoch, 4);
             assert_eq!(response.finalized_features.len(), 3);

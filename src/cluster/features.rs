@@ -10,6 +10,8 @@ use super::image::Image;
 pub const METADATA_VERSION: &str = "metadata.version";
 pub const KRAFT_VERSION: &str = "kraft.version";
 pub const ELR_VERSION: &str = "eligible.leader.replicas.version";
+/// From 1 on, groups may use the consumer protocol (KIP-848).
+pub const GROUP_VERSION: &str = "group.version";
 /// 2: the end of a transaction raises its producer's epoch, and brokers register partitions themselves (KIP-890).
 pub const TRANSACTION_VERSION: &str = "transaction.version";
 
@@ -35,7 +37,7 @@ pub const FEATURES: [SupportedFeature; 7] = [
     SupportedFeature::new(METADATA_VERSION, METADATA_VERSION_OLDEST.0, METADATA_VERSION_LATEST.0, METADATA_VERSION_LATEST.0),
     SupportedFeature::new(KRAFT_VERSION, 0, 1, 0),
     SupportedFeature::new(ELR_VERSION, 0, 1, 1),
-    SupportedFeature::new("group.version", 0, 0, 0),
+    SupportedFeature::new(GROUP_VERSION, 0, 1, 1),
     SupportedFeature::new("share.version", 0, 0, 0),
     SupportedFeature::new("streams.version", 0, 0, 0),
     SupportedFeature::new(TRANSACTION_VERSION, 0, 2, 2),

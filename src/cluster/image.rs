@@ -104,6 +104,16 @@ impl Image {
         self.topics.get(id)
     }
 
+    /// Whether topics, their partitions or the brokers' racks may be others than in `former`. Cheap: pictures share what did not change.
+    pub fn may_differ_in_topics(&self, former: &Image) -> bool {
+        !(self.topics.ptr_eq(&former.topics) && self.brokers.ptr_eq(&former.brokers))
+    }
+
+    /// Whether there are topics that `former` does not have, or has under another id.
+    pub fn has_topics_beyond(&self, former: &Image) -> bool {
+        former.topic_ids.diff(&self.topic_ids).any(|change| !matches!(change, imbl::ordmap::DiffItem::Remove(..)))
+    }
+
     pub fn partition(&self, key: &TopicIdPartition) -> Option<&PartitionImage> {
         self.topic_by_id(&key.topic_id)?.partition(key.partition)
     }

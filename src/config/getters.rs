@@ -39,9 +39,14 @@ getters! {
     default_replication_factor: i32 = "default.replication.factor";
     delete_topic_enable: bool = "delete.topic.enable";
     fetch_max_bytes: i32 = "fetch.max.bytes";
+    group_consumer_assignment_interval_ms: i32 = "group.consumer.assignment.interval.ms";
+    group_consumer_assignors: &[String] = "group.consumer.assignors";
     group_consumer_heartbeat_interval_ms: i32 = "group.consumer.heartbeat.interval.ms";
     group_consumer_max_size: i32 = "group.consumer.max.size";
+    group_consumer_migration_policy: &str = "group.consumer.migration.policy";
+    group_consumer_regex_refresh_interval_ms: i32 = "group.consumer.regex.refresh.interval.ms";
     group_consumer_session_timeout_ms: i32 = "group.consumer.session.timeout.ms";
+    group_coordinator_rebalance_protocols: &[String] = "group.coordinator.rebalance.protocols";
     group_initial_rebalance_delay_ms: i32 = "group.initial.rebalance.delay.ms";
     group_max_session_timeout_ms: i32 = "group.max.session.timeout.ms";
     group_max_size: i32 = "group.max.size";

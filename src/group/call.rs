@@ -1,8 +1,11 @@
 //! What goes into a coordinator and what comes out: calls, replies, and the step between them. Plain values that may cross cores.
 
+use super::any::Group;
 use super::classic::Member;
 use super::record::CoordinatorRecord;
 use crate::log::VerificationGuard;
+use crate::log::directory_files::encode_uuid;
+use crate::wire::messages::consumer_group_describe_response::DescribedGroup as DescribedConsumerGroup;
 use crate::wire::messages::delete_groups_response::DeletableGroupResult;
 use crate::wire::messages::describe_groups_response::DescribedGroup;
 use crate::wire::messages::leave_group_response::MemberResponse;
@@ -11,8 +14,9 @@ use crate::wire::messages::offset_commit_response::{OffsetCommitResponsePartitio
 use crate::wire::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use crate::wire::messages::offset_fetch_response::OffsetFetchResponseGroup;
 use crate::wire::messages::{
-    HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, OffsetCommitRequest,
-    OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse, SyncGroupRequest, SyncGroupResponse,
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest,
+    JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest,
+    OffsetDeleteResponse, SyncGroupRequest, SyncGroupResponse,
 };
 use crate::wire::{ErrorCode, Str};
 use uuid::Uuid;
@@ -43,6 +47,13 @@ pub struct OpenTransaction {
     pub guard: Option<VerificationGuard>,
 }
 
+impl Caller {
+    /// The id as Kafka prints one.
+    pub(crate) fn fresh_id_text(&self) -> String {
+        encode_uuid(self.fresh_id)
+    }
+}
+
 /// A request to the coordinator of a group. Topics carry their name and their id as far as both are known, whatever the version of the request.
 #[derive(Debug, Clone)]
 pub enum Call {
@@ -51,6 +62,8 @@ pub enum Call {
     Heartbeat(HeartbeatRequest),
     /// In the form of v3: the members that leave are in `members`.
     Leave(LeaveGroupRequest),
+    /// One that `validate_heartbeat` has nothing against.
+    ConsumerHeartbeat(ConsumerGroupHeartbeatRequest),
     CommitOffsets(OffsetCommitRequest),
     /// TxnOffsetCommit, in the form of OffsetCommit: offsets that count when the transaction is committed. Answered as `CommitOffsets`.
     CommitOffsetsInTransaction {
@@ -64,6 +77,7 @@ pub enum Call {
     },
     DeleteOffsets(OffsetDeleteRequest),
     DescribeGroups(Vec<Str>),
+    DescribeConsumerGroups(Vec<Str>),
     /// Empty filters let everything pass.
     ListGroups {
         states: Vec<Str>,
@@ -79,10 +93,12 @@ pub enum Reply {
     Sync(SyncGroupResponse),
     Heartbeat(HeartbeatResponse),
     Leave(LeaveGroupResponse),
+    ConsumerHeartbeat(ConsumerGroupHeartbeatResponse),
     CommitOffsets(OffsetCommitResponse),
     FetchOffsets(OffsetFetchResponseGroup),
     DeleteOffsets(OffsetDeleteResponse),
     DescribeGroups(Vec<DescribedGroup>),
+    DescribeConsumerGroups(Vec<DescribedConsumerGroup>),
     /// The groups, or why not all of them can be listed.
     ListGroups(Result<Vec<ListedGroup>, ErrorCode>),
     DeleteGroups(Vec<DeletableGroupResult>),
@@ -111,6 +127,8 @@ pub(crate) enum Undo {
     Nothing,
     /// The group was new.
     ForgetGroup { group_id: Str },
+    /// An empty group of another type made room for this one.
+    PutBack { group_id: Str, before: Group },
     /// The leader's assignment could not be stored: the members have to meet again.
     RebalanceAgain { group_id: Str },
     /// A static member came back under a new id.
@@ -148,6 +166,7 @@ impl Call {
                 Reply::Leave(LeaveGroupResponse { members: members.collect(), ..Default::default() })
             }
             Call::Leave(_) => Reply::Leave(LeaveGroupResponse { error_code, ..Default::default() }),
+            Call::ConsumerHeartbeat(_) => Reply::ConsumerHeartbeat(ConsumerGroupHeartbeatResponse { error_code, ..Default::default() }),
             Call::CommitOffsets(request) | Call::CommitOffsetsInTransaction { request, .. } => {
                 Reply::CommitOffsets(refused_commit(request, error))
             }
@@ -156,6 +175,10 @@ impl Call {
             Call::DescribeGroups(group_ids) => {
                 let refused = |group_id: &Str| DescribedGroup { group_id: group_id.clone(), error_code, ..Default::default() };
                 Reply::DescribeGroups(group_ids.iter().map(refused).collect())
+            }
+            Call::DescribeConsumerGroups(group_ids) => {
+                let refused = |group_id: &Str| DescribedConsumerGroup { group_id: group_id.clone(), error_code, ..Default::default() };
+                Reply::DescribeConsumerGroups(group_ids.iter().map(refused).collect())
             }
             Call::ListGroups { .. } => Reply::ListGroups(Err(error)),
             Call::DeleteGroups(group_ids) => {
@@ -179,6 +202,7 @@ impl Reply {
             Reply::Sync(_) => Reply::Sync(SyncGroupResponse { error_code, ..Default::default() }),
             Reply::Heartbeat(_) => Reply::Heartbeat(HeartbeatResponse { error_code, ..Default::default() }),
             Reply::Leave(_) => Reply::Leave(LeaveGroupResponse { error_code, ..Default::default() }),
+            Reply::ConsumerHeartbeat(_) => Reply::ConsumerHeartbeat(ConsumerGroupHeartbeatResponse { error_code, ..Default::default() }),
             Reply::CommitOffsets(mut response) => {
                 for partition in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
                     partition.error_code = error_code;
@@ -189,6 +213,12 @@ impl Reply {
             Reply::DeleteOffsets(_) => Reply::DeleteOffsets(OffsetDeleteResponse { error_code, ..Default::default() }),
             Reply::DescribeGroups(groups) => Reply::DescribeGroups(
                 groups.into_iter().map(|group| DescribedGroup { group_id: group.group_id, error_code, ..Default::default() }).collect(),
+            ),
+            Reply::DescribeConsumerGroups(groups) => Reply::DescribeConsumerGroups(
+                groups
+                    .into_iter()
+                    .map(|group| DescribedConsumerGroup { group_id: group.group_id, error_code, ..Default::default() })
+                    .collect(),
             ),
             Reply::ListGroups(_) => Reply::ListGroups(Err(error)),
             Reply::DeleteGroups(results) => {

@@ -3,11 +3,13 @@
 //! A `Coordinator` is the state of one partition of `__consumer_offsets`: the groups whose ids hash to it, and their committed offsets. It lives on the shard that owns the partition,
 //! where `drive::groups` loads it, appends what it decides, and carries its replies. Everything is synchronous; time and randomness come in with each call.
 //!
-//! Groups of other protocols (KIP-848, share, streams) join as variants of `coordinator::Group`, with record types, timers and calls of their own; offsets, expiry and the step
-//! protocol are common to all.
+//! Groups are of several types, each a variant of `any::Group` with record types, timers and calls of its own: `classic`, and `consumer` (KIP-848). Share and streams groups join in
+//! the same way. Offsets, expiry and the step protocol are common to all.
 
+mod any;
 mod call;
 mod classic;
+mod consumer;
 mod coordinator;
 mod offsets;
 mod record;
@@ -17,6 +19,7 @@ mod tests;
 mod timer;
 
 pub use call::{Call, Caller, OpenTransaction, Reply, Step, Token, coordinator_error};
+pub use consumer::validate_heartbeat;
 pub use coordinator::Coordinator;
 pub use record::{CoordinatorRecord, RecordError};
 
@@ -44,6 +47,51 @@ pub struct GroupConfig {
     pub offsets_retention_ms: i64,
     /// `offsets.retention.check.interval.ms`
     pub offsets_retention_check_interval_ms: i64,
+    /// `group.consumer.session.timeout.ms`, unless a group has its own.
+    pub consumer_session_timeout_ms: i32,
+    /// `group.consumer.heartbeat.interval.ms`, unless a group has its own.
+    pub consumer_heartbeat_interval_ms: i32,
+    /// `group.consumer.assignment.interval.ms`, unless a group has its own.
+    pub consumer_assignment_interval_ms: i32,
+    /// `group.consumer.max.size`
+    pub consumer_max_size: usize,
+    /// `group.consumer.assignors`, the default first.
+    pub consumer_assignors: Vec<String>,
+    /// `group.consumer.regex.refresh.interval.ms`
+    pub regex_refresh_interval_ms: i64,
+    /// `group.consumer.migration.policy`
+    pub migration_policy: MigrationPolicy,
+}
+
+/// Which groups may change their protocol while they have members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MigrationPolicy {
+    Disabled,
+    /// From classic to consumer.
+    Upgrade,
+    /// From consumer to classic.
+    Downgrade,
+    Bidirectional,
+}
+
+impl MigrationPolicy {
+    /// By the name that the setting has for it, in any case.
+    pub fn named(name: &str) -> Option<MigrationPolicy> {
+        let policies = [
+            ("disabled", MigrationPolicy::Disabled),
+            ("upgrade", MigrationPolicy::Upgrade),
+            ("downgrade", MigrationPolicy::Downgrade),
+            ("bidirectional", MigrationPolicy::Bidirectional),
+        ];
+        policies.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, policy)| policy)
+    }
+}
+
+impl GroupConfig {
+    /// The assignor of groups whose members wish for none.
+    pub(crate) fn default_assignor(&self) -> &str {
+        self.consumer_assignors.first().map_or("uniform", |name| name)
+    }
 }
 
 impl Default for GroupConfig {
@@ -57,6 +105,13 @@ impl Default for GroupConfig {
             offset_metadata_units_max: 4_096,
             offsets_retention_ms: 10_080 * 60 * 1000,
             offsets_retention_check_interval_ms: 600_000,
+            consumer_session_timeout_ms: 45_000,
+            consumer_heartbeat_interval_ms: 5_000,
+            consumer_assignment_interval_ms: 1_000,
+            consumer_max_size: i32::MAX as usize,
+            consumer_assignors: consumer::ASSIGNORS.map(String::from).into(),
+            regex_refresh_interval_ms: 600_000,
+            migration_policy: MigrationPolicy::Bidirectional,
         }
     }
 }

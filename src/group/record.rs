@@ -4,7 +4,12 @@
 //! `GroupCoordinatorRecordSerde`). The value versions written are those of Kafka 4.4 (`GroupCoordinatorRecordHelpers`), so that either broker can take over the other's directory.
 
 use crate::wire::records::{
-    GroupMetadataKey, GroupMetadataValue, LegacyOffsetCommitKey, LegacyOffsetCommitValue, OffsetCommitKey, OffsetCommitValue,
+    ConsumerGroupCurrentMemberAssignmentKey, ConsumerGroupCurrentMemberAssignmentValue, ConsumerGroupMemberMetadataKey,
+    ConsumerGroupMemberMetadataValue, ConsumerGroupMetadataKey, ConsumerGroupMetadataValue, ConsumerGroupPartitionMetadataKey,
+    ConsumerGroupPartitionMetadataValue, ConsumerGroupRegularExpressionKey, ConsumerGroupRegularExpressionValue,
+    ConsumerGroupTargetAssignmentMemberKey, ConsumerGroupTargetAssignmentMemberValue, ConsumerGroupTargetAssignmentMetadataKey,
+    ConsumerGroupTargetAssignmentMetadataValue, GroupMetadataKey, GroupMetadataValue, LegacyOffsetCommitKey, LegacyOffsetCommitValue,
+    OffsetCommitKey, OffsetCommitValue,
 };
 use crate::wire::{DecodeError, Decoder, Message, Record, decode_versioned, encode_record_key, encode_versioned, read_record_key_type};
 use bytes::Bytes;
@@ -13,12 +18,48 @@ use bytes::Bytes;
 const OFFSET_COMMIT_WITH_EXPIRY: i16 = 1;
 const OFFSET_COMMIT_VALUE: i16 = 4;
 const GROUP_METADATA_VALUE: i16 = 3;
+/// The values of consumer groups have grown by tagged fields only.
+const CONSUMER_GROUP_VALUE: i16 = 0;
 
 /// One change of a coordinator's durable state; a value of `None` takes away what the key names.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CoordinatorRecord {
-    OffsetCommit { key: OffsetCommitKey, value: Option<OffsetCommitValue> },
-    GroupMetadata { key: GroupMetadataKey, value: Option<GroupMetadataValue> },
+    OffsetCommit {
+        key: OffsetCommitKey,
+        value: Option<OffsetCommitValue>,
+    },
+    GroupMetadata {
+        key: GroupMetadataKey,
+        value: Option<GroupMetadataValue>,
+    },
+    ConsumerGroupMetadata {
+        key: ConsumerGroupMetadataKey,
+        value: Option<ConsumerGroupMetadataValue>,
+    },
+    ConsumerGroupPartitionMetadata {
+        key: ConsumerGroupPartitionMetadataKey,
+        value: Option<ConsumerGroupPartitionMetadataValue>,
+    },
+    ConsumerGroupMemberMetadata {
+        key: ConsumerGroupMemberMetadataKey,
+        value: Option<ConsumerGroupMemberMetadataValue>,
+    },
+    ConsumerGroupTargetAssignmentMetadata {
+        key: ConsumerGroupTargetAssignmentMetadataKey,
+        value: Option<ConsumerGroupTargetAssignmentMetadataValue>,
+    },
+    ConsumerGroupTargetAssignmentMember {
+        key: ConsumerGroupTargetAssignmentMemberKey,
+        value: Option<ConsumerGroupTargetAssignmentMemberValue>,
+    },
+    ConsumerGroupCurrentMemberAssignment {
+        key: ConsumerGroupCurrentMemberAssignmentKey,
+        value: Option<ConsumerGroupCurrentMemberAssignmentValue>,
+    },
+    ConsumerGroupRegularExpression {
+        key: ConsumerGroupRegularExpressionKey,
+        value: Option<ConsumerGroupRegularExpressionValue>,
+    },
 }
 
 /// Why a record of `__consumer_offsets` could not be read.
@@ -47,16 +88,19 @@ impl std::error::Error for RecordError {}
 impl CoordinatorRecord {
     /// The key and the value as they go into a record batch.
     pub fn encode(&self) -> (Bytes, Option<Bytes>) {
-        const WHY: &str = "a coordinator record holds nothing that its version lacks";
         match self {
             CoordinatorRecord::OffsetCommit { key, value } => {
-                let value = value.as_ref().map(|value| encode_versioned(offset_commit_version(value), value).expect(WHY));
-                (encode_record_key(key).expect(WHY), value)
+                let version = value.as_ref().map_or(OFFSET_COMMIT_VALUE, offset_commit_version);
+                encode(key, value.as_ref(), version)
             }
-            CoordinatorRecord::GroupMetadata { key, value } => {
-                let value = value.as_ref().map(|value| encode_versioned(GROUP_METADATA_VALUE, value).expect(WHY));
-                (encode_record_key(key).expect(WHY), value)
-            }
+            CoordinatorRecord::GroupMetadata { key, value } => encode(key, value.as_ref(), GROUP_METADATA_VALUE),
+            CoordinatorRecord::ConsumerGroupMetadata { key, value } => encode(key, value.as_ref(), CONSUMER_GROUP_VALUE),
+            CoordinatorRecord::ConsumerGroupPartitionMetadata { key, value } => encode(key, value.as_ref(), CONSUMER_GROUP_VALUE),
+            CoordinatorRecord::ConsumerGroupMemberMetadata { key, value } => encode(key, value.as_ref(), CONSUMER_GROUP_VALUE),
+            CoordinatorRecord::ConsumerGroupTargetAssignmentMetadata { key, value } => encode(key, value.as_ref(), CONSUMER_GROUP_VALUE),
+            CoordinatorRecord::ConsumerGroupTargetAssignmentMember { key, value } => encode(key, value.as_ref(), CONSUMER_GROUP_VALUE),
+            CoordinatorRecord::ConsumerGroupCurrentMemberAssignment { key, value } => encode(key, value.as_ref(), CONSUMER_GROUP_VALUE),
+            CoordinatorRecord::ConsumerGroupRegularExpression { key, value } => encode(key, value.as_ref(), CONSUMER_GROUP_VALUE),
         }
     }
 
@@ -75,6 +119,34 @@ impl CoordinatorRecord {
             GroupMetadataKey::TYPE => {
                 Some(CoordinatorRecord::GroupMetadata { key: decode_key(key)?, value: decode_value(GroupMetadataKey::TYPE, value)? })
             }
+            ConsumerGroupMetadataKey::TYPE => Some(CoordinatorRecord::ConsumerGroupMetadata {
+                key: decode_key(key)?,
+                value: decode_value(ConsumerGroupMetadataKey::TYPE, value)?,
+            }),
+            ConsumerGroupPartitionMetadataKey::TYPE => Some(CoordinatorRecord::ConsumerGroupPartitionMetadata {
+                key: decode_key(key)?,
+                value: decode_value(ConsumerGroupPartitionMetadataKey::TYPE, value)?,
+            }),
+            ConsumerGroupMemberMetadataKey::TYPE => Some(CoordinatorRecord::ConsumerGroupMemberMetadata {
+                key: decode_key(key)?,
+                value: decode_value(ConsumerGroupMemberMetadataKey::TYPE, value)?,
+            }),
+            ConsumerGroupTargetAssignmentMetadataKey::TYPE => Some(CoordinatorRecord::ConsumerGroupTargetAssignmentMetadata {
+                key: decode_key(key)?,
+                value: decode_value(ConsumerGroupTargetAssignmentMetadataKey::TYPE, value)?,
+            }),
+            ConsumerGroupTargetAssignmentMemberKey::TYPE => Some(CoordinatorRecord::ConsumerGroupTargetAssignmentMember {
+                key: decode_key(key)?,
+                value: decode_value(ConsumerGroupTargetAssignmentMemberKey::TYPE, value)?,
+            }),
+            ConsumerGroupCurrentMemberAssignmentKey::TYPE => Some(CoordinatorRecord::ConsumerGroupCurrentMemberAssignment {
+                key: decode_key(key)?,
+                value: decode_value(ConsumerGroupCurrentMemberAssignmentKey::TYPE, value)?,
+            }),
+            ConsumerGroupRegularExpressionKey::TYPE => Some(CoordinatorRecord::ConsumerGroupRegularExpression {
+                key: decode_key(key)?,
+                value: decode_value(ConsumerGroupRegularExpressionKey::TYPE, value)?,
+            }),
             _ => None,
         })
     }
@@ -84,8 +156,21 @@ impl CoordinatorRecord {
         match self {
             CoordinatorRecord::OffsetCommit { key, .. } => &key.group,
             CoordinatorRecord::GroupMetadata { key, .. } => &key.group,
+            CoordinatorRecord::ConsumerGroupMetadata { key, .. } => &key.group_id,
+            CoordinatorRecord::ConsumerGroupPartitionMetadata { key, .. } => &key.group_id,
+            CoordinatorRecord::ConsumerGroupMemberMetadata { key, .. } => &key.group_id,
+            CoordinatorRecord::ConsumerGroupTargetAssignmentMetadata { key, .. } => &key.group_id,
+            CoordinatorRecord::ConsumerGroupTargetAssignmentMember { key, .. } => &key.group_id,
+            CoordinatorRecord::ConsumerGroupCurrentMemberAssignment { key, .. } => &key.group_id,
+            CoordinatorRecord::ConsumerGroupRegularExpression { key, .. } => &key.group_id,
         }
     }
+}
+
+fn encode<K: Record, V: Message>(key: &K, value: Option<&V>, version: i16) -> (Bytes, Option<Bytes>) {
+    const WHY: &str = "a coordinator record holds nothing that its version lacks";
+    let value = value.map(|value| encode_versioned(version, value).expect(WHY));
+    (encode_record_key(key).expect(WHY), value)
 }
 
 fn offset_commit_version(value: &OffsetCommitValue) -> i16 {
@@ -176,7 +261,7 @@ mod tests {
 
     #[test]
     fn types_not_served_are_left_alone_and_damage_is_named() {
-        assert!(matches!(CoordinatorRecord::decode(Some(&Bytes::from_static(b"\0\x03\0\x01g")), None), Ok(None)));
+        assert!(matches!(CoordinatorRecord::decode(Some(&Bytes::from_static(b"\0\x0a\0\x01g")), None), Ok(None)));
         assert!(matches!(CoordinatorRecord::decode(None, None), Err(RecordError::NoKey)));
         assert!(matches!(CoordinatorRecord::decode(Some(&Bytes::from_static(b"\0")), None), Err(RecordError::Key { .. })));
         let unknown = CoordinatorRecord::decode(Some(&Bytes::from_static(b"\0\x02\0\x01g")), Some(&Bytes::from_static(b"\0\x63")));

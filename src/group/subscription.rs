@@ -1,8 +1,14 @@
-//! The one part of the members' metadata that a coordinator of classic groups reads: which topics a consumer subscribes to.
+//! What members of the classic protocol tell each other through the coordinator (Kafka's ConsumerProtocol): subscriptions and assignments.
+//!
+//! A coordinator of classic groups reads only which topics a consumer subscribes to. One that serves such members in a group of the consumer protocol reads and writes the rest, too.
 
-use crate::wire::messages::ConsumerProtocolSubscription;
-use crate::wire::{Decoder, Message, Str};
+use crate::wire::messages::consumer_protocol_assignment::TopicPartition;
+use crate::wire::messages::{ConsumerProtocolAssignment, ConsumerProtocolSubscription};
+use crate::wire::{Decoder, Message, Str, encode_versioned};
 use bytes::Bytes;
+
+/// The newest version of both structures.
+const VERSION_MAX: i16 = 3;
 
 /// The topics of a consumer's subscription; `None` when the metadata is not one.
 ///
@@ -15,6 +21,27 @@ pub(crate) fn subscribed_topics(metadata: &Bytes) -> Option<Vec<Str>> {
     }
     let subscription = ConsumerProtocolSubscription::decode(&mut decoder, 0).ok()?;
     Some(subscription.topics.iter().map(Str::detached).collect())
+}
+
+/// The version and the whole subscription; `None` when the metadata is not one. Newer versions are read as the newest that is known.
+pub(crate) fn subscription(metadata: &Bytes) -> Option<(i16, ConsumerProtocolSubscription)> {
+    let mut decoder = Decoder::new(metadata.clone());
+    let version = decoder.int16().ok().filter(|version| *version >= 0)?.min(VERSION_MAX);
+    Some((version, ConsumerProtocolSubscription::decode(&mut decoder, version).ok()?))
+}
+
+/// What a leader assigned to a member; `None` when the bytes are not an assignment.
+pub(crate) fn assignment(bytes: &Bytes) -> Option<ConsumerProtocolAssignment> {
+    let mut decoder = Decoder::new(bytes.clone());
+    let version = decoder.int16().ok().filter(|version| *version >= 0)?.min(VERSION_MAX);
+    ConsumerProtocolAssignment::decode(&mut decoder, version).ok()
+}
+
+/// An assignment as a member reads it that subscribed in `version`.
+pub(crate) fn encode_assignment(version: i16, topics: impl Iterator<Item = (Str, Vec<i32>)>) -> Bytes {
+    let topic = |(topic, partitions)| TopicPartition { topic, partitions, ..Default::default() };
+    let assignment = ConsumerProtocolAssignment { assigned_partitions: topics.map(topic).collect(), ..Default::default() };
+    encode_versioned(version.clamp(0, VERSION_MAX), &assignment).expect("an assignment can be said in every version")
 }
 
 #[cfg(test)]

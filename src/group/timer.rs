@@ -5,7 +5,7 @@
 
 use crate::wire::Str;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 
 /// A moment that never comes.
 const NEVER: i64 = i64::MAX;
@@ -31,14 +31,14 @@ impl Timer {
 }
 
 /// Which timer of which group an entry of the queue stands for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct TimerKey {
     pub(crate) group_id: Str,
     pub(crate) of: TimerOf,
 }
 
 /// The kinds of timers that a group has. Further group types add theirs.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum TimerOf {
     /// The wait for the members of a classic group to join.
     JoinPhase,
@@ -46,6 +46,18 @@ pub(crate) enum TimerOf {
     SyncPhase,
     /// The session of the member with this id, or the patience with one that was given this id and has not come back with it.
     Session(Str),
+
+    // Kept by the queue itself, see `Timers::arm_kept`
+    /// The session of a member of a consumer group.
+    MemberSession(Str),
+    /// The wait for a member of a consumer group to give its partitions up.
+    MemberRebalance(Str),
+    /// The wait for a classic member of a consumer group to join again.
+    MemberJoin(Str),
+    /// The wait for a classic member of a consumer group to fetch its assignment.
+    MemberSync(Str),
+    /// A consumer group has become a classic one; its members may have to meet.
+    Converted { rebalances: bool },
 }
 
 /// What an entry that came up found at its timer.
@@ -61,6 +73,8 @@ pub(crate) enum Look {
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     queue: BinaryHeap<Reverse<(i64, TimerKey)>>,
+    /// Timers of what only replaying a record makes or changes: a decision sets them before that.
+    kept: HashMap<TimerKey, Timer, foldhash::fast::RandomState>,
 }
 
 impl Timers {
@@ -71,6 +85,45 @@ impl Timers {
             timer.queued_ms = deadline_ms;
             self.queue.push(Reverse((deadline_ms, key())));
         }
+    }
+
+    /// Sets the timer of this name, which the queue keeps, to go off at `deadline_ms`. It goes off once, whether what it stands for is still there or not.
+    pub(crate) fn arm_kept(&mut self, key: TimerKey, deadline_ms: i64) {
+        let timer = self.kept.entry(key.clone()).or_insert_with(Timer::off);
+        timer.deadline_ms = deadline_ms;
+        if deadline_ms < timer.queued_ms {
+            timer.queued_ms = deadline_ms;
+            self.queue.push(Reverse((deadline_ms, key)));
+        }
+    }
+
+    pub(crate) fn disarm_kept(&mut self, key: &TimerKey) {
+        self.kept.remove(key);
+    }
+
+    pub(crate) fn is_kept(&self, key: &TimerKey) -> bool {
+        self.kept.contains_key(key)
+    }
+
+    /// Holds an entry that was popped against the timers kept here. `None` for an entry of any other timer.
+    pub(crate) fn look_kept(&mut self, entry_ms: i64, now_ms: i64, key: &TimerKey) -> Option<Look> {
+        let is_kept = matches!(
+            key.of,
+            TimerOf::MemberSession(_)
+                | TimerOf::MemberRebalance(_)
+                | TimerOf::MemberJoin(_)
+                | TimerOf::MemberSync(_)
+                | TimerOf::Converted { .. }
+        );
+        if !is_kept {
+            return None;
+        }
+        let Some(mut timer) = self.kept.remove(key) else { return Some(Look::NotDue) };
+        let look = self.look(&mut timer, entry_ms, now_ms, key.clone());
+        if look == Look::NotDue {
+            self.kept.insert(key.clone(), timer);
+        }
+        Some(look)
     }
 
     /// The moment of the next look. A timer may turn out not to be due then; none is due before.
@@ -141,6 +194,27 @@ mod tests {
         timers.arm(&mut timer, 10, key);
         assert_eq!(look_at(&mut timers, &mut timer, 10), [Look::Due]);
         assert_eq!(look_at(&mut timers, &mut timer, 100), [Look::NotDue]);
+    }
+
+    #[test]
+    fn a_kept_timer_goes_off_once_at_its_last_deadline_unless_it_was_switched_off() {
+        let mut timers = Timers::default();
+        let key = TimerKey { group_id: Str::from("g"), of: TimerOf::MemberSession(Str::from("m")) };
+        let look_at = |timers: &mut Timers, now_ms| {
+            let mut due = 0;
+            while let Some((entry_ms, key)) = timers.pop(now_ms) {
+                due += i32::from(timers.look_kept(entry_ms, now_ms, &key) == Some(Look::Due));
+            }
+            due
+        };
+        timers.arm_kept(key.clone(), 10);
+        timers.arm_kept(key.clone(), 30);
+        assert_eq!((look_at(&mut timers, 20), look_at(&mut timers, 30), look_at(&mut timers, 40)), (0, 1, 0));
+        timers.arm_kept(key.clone(), 50);
+        timers.disarm_kept(&key);
+        timers.arm_kept(key.clone(), 60);
+        assert_eq!((look_at(&mut timers, 55), look_at(&mut timers, 60)), (0, 1));
+        assert!(!timers.is_kept(&key));
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! Requests about groups: membership of the classic protocol, and what operators ask about groups.
+//! Requests about groups: membership, committed offsets, and what operators ask about groups.
 //!
 //! Each is handed to the coordinator of its group, on the shard that owns the group's partition of `__consumer_offsets`. What belongs to a version of a request (shapes, older
 //! ways to say an error) is settled here; the coordinator knows one shape of each.
 
+mod consumer;
 mod offsets;
 
 use std::collections::{BTreeMap, HashSet};
@@ -10,6 +11,7 @@ use std::net::IpAddr;
 
 use uuid::Uuid;
 
+pub use self::consumer::{handle_consumer_group_describe, handle_consumer_group_heartbeat};
 pub(super) use self::offsets::commit_in_transaction;
 pub use self::offsets::{handle_offset_commit, handle_offset_delete, handle_offset_fetch};
 use super::RequestContext;

@@ -429,7 +429,7 @@ fn a_first_start_writes_kafkas_records() {
     let feature = "FeatureLevelRecord";
     assert_eq!(names, ["BeginTransactionRecord", feature, feature, feature, "ConfigRecord", "EndTransactionRecord"]);
     let image = started();
-    let features = [("eligible.leader.replicas.version", 1), ("metadata.version", 33), ("transaction.version", 2)];
+    let features = [("eligible.leader.replicas.version", 1), ("group.version", 1), ("metadata.version", 33), ("transaction.version", 2)];
     assert_eq!(image.features().collect::<Vec<_>>(), features);
     let minimum = image.config(ConfigResourceType::Broker, "").expect("set").get("min.insync.replicas").map(|value| &**value);
     assert_eq!(minimum, Some("1"));

@@ -4,7 +4,7 @@ use super::*;
 
 pub(super) const ROWS: &[Setting] = settings! {
     /// Enabled group protocols; `classic` cannot be left out.
-    "group.coordinator.rebalance.protocols": List = "classic,consumer,streams", ItemsOf(&["consumer", "classic", "share", "streams"], NotEmpty), ReadOnly, Later;
+    "group.coordinator.rebalance.protocols": List = "classic,consumer,streams", ItemsOf(&["consumer", "classic", "share", "streams"], NotEmpty), ReadOnly, Works;
 
     /// Coordinator threads. Here groups are spread over the shards.
     "group.coordinator.threads": Int = "4", AtLeast(1), ReadOnly, Later;
@@ -59,41 +59,41 @@ pub(super) const ROWS: &[Setting] = settings! {
     "group.max.size": Int = "2147483647", AtLeast(1), ReadOnly, Works;
 
     /// Session timeout of a consumer-protocol member (KIP-848).
-    "group.consumer.session.timeout.ms": Int = "45000", AtLeast(1), ReadOnly, Later;
+    "group.consumer.session.timeout.ms": Int = "45000", AtLeast(1), ReadOnly, Works;
 
     /// Smallest value that a group may give `consumer.session.timeout.ms`.
-    "group.consumer.min.session.timeout.ms": Int = "45000", AtLeast(1), ReadOnly, Later;
+    "group.consumer.min.session.timeout.ms": Int = "45000", AtLeast(1), ReadOnly, Works;
 
     /// Largest value that a group may give `consumer.session.timeout.ms`.
-    "group.consumer.max.session.timeout.ms": Int = "60000", AtLeast(1), ReadOnly, Later;
+    "group.consumer.max.session.timeout.ms": Int = "60000", AtLeast(1), ReadOnly, Works;
 
     /// Heartbeat interval told to a consumer-protocol member.
-    "group.consumer.heartbeat.interval.ms": Int = "5000", AtLeast(1), ReadOnly, Later;
+    "group.consumer.heartbeat.interval.ms": Int = "5000", AtLeast(1), ReadOnly, Works;
 
     /// Smallest value that a group may give `consumer.heartbeat.interval.ms`.
-    "group.consumer.min.heartbeat.interval.ms": Int = "5000", AtLeast(1), ReadOnly, Later;
+    "group.consumer.min.heartbeat.interval.ms": Int = "5000", AtLeast(1), ReadOnly, Works;
 
     /// Largest value that a group may give `consumer.heartbeat.interval.ms`.
-    "group.consumer.max.heartbeat.interval.ms": Int = "15000", AtLeast(1), ReadOnly, Later;
+    "group.consumer.max.heartbeat.interval.ms": Int = "15000", AtLeast(1), ReadOnly, Works;
 
     /// Members of a consumer-protocol group, else GROUP_MAX_SIZE_REACHED.
-    "group.consumer.max.size": Int = "2147483647", AtLeast(1), ReadOnly, Later;
+    "group.consumer.max.size": Int = "2147483647", AtLeast(1), ReadOnly, Works;
 
     /// Server-side assignors, the first is the default. Built in: `uniform`, `range`.
-    "group.consumer.assignors": List = "uniform,range", Items(NotEmpty), ReadOnly, Later;
+    "group.consumer.assignors": List = "uniform,range", Items(NotEmpty), ReadOnly, Works;
 
     /// Which conversions between classic and consumer groups are allowed: `disabled`, `upgrade`, `downgrade`,
     /// `bidirectional`.
-    "group.consumer.migration.policy": String = "bidirectional", OneOfAnyCase(&["DISABLED", "DOWNGRADE", "UPGRADE", "BIDIRECTIONAL"]), ReadOnly, Later;
+    "group.consumer.migration.policy": String = "bidirectional", OneOfAnyCase(&["DISABLED", "DOWNGRADE", "UPGRADE", "BIDIRECTIONAL"]), ReadOnly, Works;
 
     /// Shortest time between two target assignments (KIP-1263).
-    "group.consumer.assignment.interval.ms": Int = "1000", AtLeast(0), Cluster, Later;
+    "group.consumer.assignment.interval.ms": Int = "1000", AtLeast(0), Cluster, Works;
 
     /// Smallest value that a group may give `consumer.assignment.interval.ms`.
-    "group.consumer.min.assignment.interval.ms": Int = "0", AtLeast(0), ReadOnly, Later;
+    "group.consumer.min.assignment.interval.ms": Int = "0", AtLeast(0), ReadOnly, Works;
 
     /// Largest value that a group may give `consumer.assignment.interval.ms`.
-    "group.consumer.max.assignment.interval.ms": Int = "15000", AtLeast(0), ReadOnly, Later;
+    "group.consumer.max.assignment.interval.ms": Int = "15000", AtLeast(0), ReadOnly, Works;
 };
 
 /// Not listed by DescribeConfigs until somebody sets them.
@@ -102,5 +102,5 @@ pub(super) const INTERNAL: &[Setting] = internal_settings! {
     "group.consumer.assignor.offload.enable": Boolean = "true", Any, Cluster, Ignored;
 
     /// How often subscribed regular expressions are resolved anew.
-    "group.consumer.regex.refresh.interval.ms": Int = "600000", AtLeast(10_000), ReadOnly, Later;
+    "group.consumer.regex.refresh.interval.ms": Int = "600000", AtLeast(10_000), ReadOnly, Works;
 };

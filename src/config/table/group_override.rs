@@ -4,13 +4,13 @@ use super::*;
 
 pub(super) const ROWS: &[Setting] = settings! {
     /// Session timeout of this group's members.
-    "consumer.session.timeout.ms": Int = "45000", AtLeast(1), Overrides("group.consumer.session.timeout.ms"), Later;
+    "consumer.session.timeout.ms": Int = "45000", AtLeast(1), Overrides("group.consumer.session.timeout.ms"), Works;
 
     /// Heartbeat interval of this group's members.
-    "consumer.heartbeat.interval.ms": Int = "5000", AtLeast(1), Overrides("group.consumer.heartbeat.interval.ms"), Later;
+    "consumer.heartbeat.interval.ms": Int = "5000", AtLeast(1), Overrides("group.consumer.heartbeat.interval.ms"), Works;
 
     /// Shortest time between two target assignments of this group.
-    "consumer.assignment.interval.ms": Int = "1000", AtLeast(0), Overrides("group.consumer.assignment.interval.ms"), Later;
+    "consumer.assignment.interval.ms": Int = "1000", AtLeast(0), Overrides("group.consumer.assignment.interval.ms"), Works;
 
     /// Session timeout of this share group's members.
     "share.session.timeout.ms": Int = "45000", AtLeast(1), Overrides("group.share.session.timeout.ms"), Later;

@@ -5,11 +5,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use uuid::Uuid;
 
 use super::log::{Batches, LoadError, OffsetsLog, RECORDS_PER_PAUSE, replay_batch};
+use crate::cluster::Image;
 use crate::group::{Call, Caller, Coordinator, GroupConfig, Now, Reply, Step, Token};
 use crate::log::ValidatedBatch;
 use crate::rt::sync::{Notify, Receiver, Sender, oneshot};
@@ -78,11 +80,12 @@ impl<L: OffsetsLog> Host<L> {
 
     // Loading
 
-    /// Reads the whole log and starts to serve; gives the number of groups. `topic_exists` tells topics that were deleted while nobody coordinated from those that are there.
+    /// Reads the whole log and starts to serve; gives the number of groups. `image` is the metadata as it is when it is asked for; it tells topics that were deleted while nobody
+    /// coordinated from those that are there.
     pub(super) async fn load(
         &self,
         config: GroupConfig,
-        topic_exists: impl Fn(Uuid) -> bool,
+        image: impl Fn() -> Arc<Image>,
         pause: impl AsyncFn(),
     ) -> Result<usize, LoadError> {
         *self.life.borrow_mut() = Life::Loading { deleted_topics: Vec::new() };
@@ -95,11 +98,13 @@ impl<L: OffsetsLog> Host<L> {
         let deleted_topics = std::mem::take(deleted_topics);
         match loaded {
             Ok(mut coordinator) => {
+                let image = image();
+                coordinator.on_image(&image);
                 coordinator.on_loaded((self.clock)());
                 for (name, id) in deleted_topics {
                     coordinator.on_topic_deleted(&name, id);
                 }
-                coordinator.forget_topics_unless(topic_exists);
+                coordinator.forget_topics_unless(|id| image.topic_by_id(&id).is_some());
                 let group_count = coordinator.group_count();
                 *life = Life::Serving(Box::new(coordinator));
                 Ok(group_count)
@@ -273,6 +278,14 @@ impl<L: OffsetsLog> Host<L> {
     }
 
     // What happens around it
+
+    /// The cluster's metadata has changed.
+    pub(super) fn on_image(&self, image: &Arc<Image>) {
+        // While the log is read, nothing is decided; the newest image is asked for then.
+        if let Life::Serving(coordinator) = &mut *self.life.borrow_mut() {
+            coordinator.on_image(image);
+        }
+    }
 
     /// The topic is no more, and its offsets with it.
     pub(super) fn on_topic_deleted(&self, name: &str, id: Uuid) {

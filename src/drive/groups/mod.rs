@@ -17,13 +17,11 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use uuid::Uuid;
-
 use self::host::{Clock, Host};
 use self::partition_log::PartitionLog;
 use crate::cluster::{Image, TopicIdPartition, TopicImage};
 use crate::config::{Config, TopicSettings};
-use crate::group::{Call, Caller, GroupConfig, Now, OFFSETS_TOPIC};
+use crate::group::{Call, Caller, GroupConfig, MigrationPolicy, Now, OFFSETS_TOPIC};
 use crate::log::ValidatedBatch;
 use crate::partition::{GroupSequence, Partitions};
 use crate::rt::sync::{Budget, Notify};
@@ -178,6 +176,9 @@ impl Groups {
             }
             stays
         });
+        for host in self.hosts() {
+            host.on_image(image);
+        }
         for partition in led {
             self.start_hosting(partition);
         }
@@ -230,10 +231,6 @@ impl Groups {
         }
     }
 
-    fn topic_exists(&self, id: Uuid) -> bool {
-        self.image.borrow().topic_by_id(&id).is_some()
-    }
-
     /// Everybody who waits is told to look elsewhere; nothing is served any more. What was answered is committed.
     pub async fn stop(&self) {
         self.keeper.replace(None);
@@ -271,7 +268,7 @@ impl Groups {
 }
 
 /// The limits of groups, as the broker's settings have them.
-fn group_config(config: &Config) -> GroupConfig {
+pub fn group_config(config: &Config) -> GroupConfig {
     GroupConfig {
         session_timeout_ms_min: config.group_min_session_timeout_ms(),
         session_timeout_ms_max: config.group_max_session_timeout_ms(),
@@ -280,6 +277,22 @@ fn group_config(config: &Config) -> GroupConfig {
         offset_metadata_units_max: config.offset_metadata_max_bytes() as usize,
         offsets_retention_ms: i64::from(config.offsets_retention_minutes()) * 60 * 1000,
         offsets_retention_check_interval_ms: config.offsets_retention_check_interval_ms(),
+        consumer_session_timeout_ms: config.group_consumer_session_timeout_ms(),
+        consumer_heartbeat_interval_ms: config.group_consumer_heartbeat_interval_ms(),
+        consumer_assignment_interval_ms: config.group_consumer_assignment_interval_ms(),
+        consumer_max_size: config.group_consumer_max_size() as usize,
+        consumer_assignors: config.group_consumer_assignors().iter().map(|name| assignor_name(name)).collect(),
+        regex_refresh_interval_ms: i64::from(config.group_consumer_regex_refresh_interval_ms()),
+        migration_policy: MigrationPolicy::named(config.group_consumer_migration_policy()).unwrap_or(MigrationPolicy::Bidirectional),
+    }
+}
+
+/// Kafka takes the names of its own assignors, and the classes behind them.
+fn assignor_name(text: &str) -> String {
+    match text {
+        "org.apache.kafka.coordinator.group.assignor.UniformAssignor" => "uniform".to_string(),
+        "org.apache.kafka.coordinator.group.assignor.RangeAssignor" => "range".to_string(),
+        name => name.to_string(),
     }
 }
 
@@ -290,8 +303,8 @@ async fn supervise(groups: Weak<Groups>, host: Rc<Host<PartitionLog>>, index: i3
             let Some(groups) = groups.upgrade() else { return };
             let _permit = groups.loads.acquire(1).await;
             let began = Instant::now();
-            let topic_exists = |id| groups.topic_exists(id);
-            match host.load(group_config(&groups.config), topic_exists, async || rt::yield_now().await).await {
+            let image = || Arc::clone(&*groups.image.borrow());
+            match host.load(group_config(&groups.config), image, async || rt::yield_now().await).await {
                 Ok(group_count) => tracing::debug!(
                     partition = index,
                     groups = group_count,

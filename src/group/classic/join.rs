@@ -12,7 +12,7 @@ use crate::wire::{ErrorCode, Str};
 use bytes::Bytes;
 
 /// From here on a dynamic member is given its id before it is let in, so that one that never gets the reply leaves no ghost behind (KIP-394).
-const MEMBER_ID_REQUIRED_VERSION: i16 = 4;
+pub(crate) const MEMBER_ID_REQUIRED_VERSION: i16 = 4;
 /// From here on a leader can be told that the assignment stands (KIP-814).
 const SKIP_ASSIGNMENT_VERSION: i16 = 9;
 

@@ -11,10 +11,9 @@ mod member;
 mod rebalance;
 mod sync;
 
-pub(crate) use join::Joining;
-pub(crate) use member::Member;
+pub(crate) use join::{Joining, MEMBER_ID_REQUIRED_VERSION};
+pub(crate) use member::{Member, Protocol};
 
-use self::member::Protocol;
 use super::GroupType;
 use super::coordinator::Turn;
 use super::record::CoordinatorRecord;
@@ -115,6 +114,22 @@ impl ClassicGroup {
 
     // What the group is asked
 
+    pub(crate) fn id(&self) -> &Str {
+        &self.id
+    }
+
+    pub(crate) fn generation(&self) -> i32 {
+        self.generation
+    }
+
+    pub(crate) fn protocol(&self) -> Option<&Str> {
+        self.protocol.as_ref()
+    }
+
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
     pub(crate) fn state(&self) -> State {
         self.state
     }
@@ -201,11 +216,6 @@ impl ClassicGroup {
     /// Whether offsets of the group may be deleted.
     pub(crate) fn validate_offset_delete(&self) -> Result<(), ErrorCode> {
         if self.is_empty() || self.uses_consumer_protocol() { Ok(()) } else { Err(ErrorCode::NonEmptyGroup) }
-    }
-
-    /// Whether the group itself may be deleted.
-    pub(crate) fn validate_delete(&self) -> Result<(), ErrorCode> {
-        if self.is_empty() { Ok(()) } else { Err(ErrorCode::NonEmptyGroup) }
     }
 
     pub(crate) fn list(&self) -> ListedGroup {
@@ -484,14 +494,6 @@ fn refused_sync(error: ErrorCode) -> SyncGroupResponse {
 
 #[cfg(test)]
 impl ClassicGroup {
-    pub(crate) fn generation(&self) -> i32 {
-        self.generation
-    }
-
-    pub(crate) fn members(&self) -> impl Iterator<Item = &Member> {
-        self.members.values()
-    }
-
     /// How many members have a request waiting.
     pub(crate) fn waits(&self) -> usize {
         self.members.values().filter(|member| member.awaiting_join.is_some() || member.awaiting_sync.is_some()).count()

@@ -145,6 +145,8 @@ impl ClassicGroup {
             TimerOf::Session(member_id) => {
                 self.members.get_mut(member_id).map(|member| &mut member.session).or_else(|| self.pending_joins.get_mut(member_id))
             }
+            // Of other types of groups.
+            _ => None,
         };
         let Some(timer) = timer else { return };
         if turn.timers.look(timer, entry_ms, turn.now.steady_ms, key) == Look::NotDue {
@@ -154,6 +156,7 @@ impl ClassicGroup {
             TimerOf::JoinPhase => self.join_phase_over(turn),
             TimerOf::SyncPhase => self.sync_phase_over(turn),
             TimerOf::Session(member_id) => self.session_over(turn, &member_id),
+            _ => unreachable!("no such timer was found"),
         }
     }
 
@@ -211,6 +214,17 @@ impl ClassicGroup {
     /// The leader's assignment could not be stored: everybody joins again.
     pub(crate) fn rebalance_after_refusal(&mut self, turn: &mut Turn<'_>) {
         if self.state == State::CompletingRebalance {
+            self.prepare_rebalance(turn);
+        }
+    }
+
+    /// The group was one of the consumer protocol a moment ago: its members' sessions begin, and they have to meet if their assignments do not stand any more.
+    pub(crate) fn on_converted(&mut self, turn: &mut Turn<'_>, rebalances: bool) {
+        let member_ids: Vec<Str> = self.members.keys().cloned().collect();
+        for member_id in &member_ids {
+            self.renew_session(turn, member_id);
+        }
+        if rebalances && self.state == State::Stable {
             self.prepare_rebalance(turn);
         }
     }

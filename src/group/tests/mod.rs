@@ -1,10 +1,12 @@
 //! The coordinator on a stage: calls go in, steps are appended to a log that is a vector, replayed, and their replies kept by token. A restart reads that log's bytes.
 
 mod classic;
+mod consumer;
 mod model;
 mod offsets;
 
 use super::*;
+use crate::cluster::Image;
 use crate::wire::messages::join_group_request::JoinGroupRequestProtocol;
 use crate::wire::messages::leave_group_request::MemberIdentity;
 use crate::wire::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
@@ -16,6 +18,7 @@ use crate::wire::messages::{
 };
 use crate::wire::{ErrorCode, Str, encode_versioned};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use uuid::Uuid;
 
 const SESSION_MS: i32 = 10_000;
@@ -25,6 +28,7 @@ const INITIAL_DELAY_MS: i64 = 3_000;
 struct Stage {
     coordinator: Coordinator,
     config: GroupConfig,
+    image: Arc<Image>,
     now: Now,
     log: Vec<(Bytes, Option<Bytes>)>,
     replies: BTreeMap<Token, Reply>,
@@ -44,6 +48,7 @@ impl Stage {
         let mut stage = Stage {
             coordinator: Coordinator::new(config.clone()),
             config,
+            image: Arc::new(Image::empty()),
             // The two clocks are kept apart, so that a mix-up shows.
             now: Now { wall_ms: 1_700_000_000_000, steady_ms: 5_000 },
             log: Vec::new(),
@@ -123,6 +128,7 @@ impl Stage {
             let record = CoordinatorRecord::decode(Some(key), value.as_ref()).unwrap().unwrap();
             self.coordinator.replay(self.now, offset as i64, -1, &record);
         }
+        self.coordinator.on_image(&self.image);
         self.coordinator.on_loaded(self.now);
     }
 
