@@ -22,7 +22,7 @@ pub async fn handle_consumer_group_heartbeat(
     if !is_enabled(context) {
         return refuse(ErrorCode::UnsupportedVersion, None);
     }
-    if let Err((error, message)) = validate_heartbeat(&request, version, &group_config(context.shard.config())) {
+    if let Err((error, message)) = validate_heartbeat(&request, version, &group_config(&context.shard.config())) {
         return refuse(error, Some(message));
     }
     let group_id = request.group_id.clone();
@@ -57,6 +57,7 @@ pub async fn handle_consumer_group_describe(
 
 /// The cluster has to have finalised the protocol, and this broker must not have it switched off.
 fn is_enabled(context: &RequestContext) -> bool {
-    let protocols = context.shard.config().group_coordinator_rebalance_protocols();
-    context.shard.image().feature_level(GROUP_VERSION) >= 1 && protocols.iter().any(|protocol| protocol == "consumer")
+    let config = context.shard.config();
+    let is_switched_on = config.group_coordinator_rebalance_protocols().iter().any(|protocol| protocol == "consumer");
+    is_switched_on && context.shard.image().feature_level(GROUP_VERSION) >= 1
 }

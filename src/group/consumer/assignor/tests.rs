@@ -7,12 +7,15 @@ fn id(number: u128) -> Uuid {
     Uuid::from_u128(number)
 }
 
+type Racks = Vec<Vec<Arc<str>>>;
+
 /// A group to be assigned: each member with its topics, by number, and its last target.
 #[derive(Debug, Clone, Default)]
 struct Group {
     members: Vec<(Str, Vec<Uuid>, Assignment)>,
     racks: BTreeMap<Str, String>,
-    topics: BTreeMap<Uuid, (i32, Vec<Vec<Arc<str>>>)>,
+    /// The number of partitions, and each one's racks.
+    topics: BTreeMap<Uuid, (i32, Racks)>,
 }
 
 impl Group {
