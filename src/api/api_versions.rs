@@ -208,7 +208,7 @@ mod tests {
             let all = ["metadata.version", "kraft.version", "eligible.leader.replicas.version", "group.version", "transaction.version"];
             assert_eq!(supported, if version >= 4 { &all[..] } else { &all[..1] }, "version {version}");
             assert_eq!(response.finalized_features_epoch, 4);
-            assert_eq!(response.finalized_features.len(), 3);
+            assert_eq!(response.finalized_features.len(), 4);
             response.to_bytes(version).expect("can be said in that version");
         }
     }

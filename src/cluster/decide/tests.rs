@@ -427,7 +427,7 @@ fn the_minimum_of_in_sync_replicas() {
 fn a_first_start_writes_kafkas_records() {
     let names: Vec<_> = bootstrap_records(&[], 1).iter().map(MetadataRecord::name).collect();
     let feature = "FeatureLevelRecord";
-    assert_eq!(names, ["BeginTransactionRecord", feature, feature, feature, "ConfigRecord", "EndTransactionRecord"]);
+    assert_eq!(names, ["BeginTransactionRecord", feature, feature, feature, feature, "ConfigRecord", "EndTransactionRecord"]);
     let image = started();
     let features = [("eligible.leader.replicas.version", 1), ("group.version", 1), ("metadata.version", 33), ("transaction.version", 2)];
     assert_eq!(image.features().collect::<Vec<_>>(), features);
