@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -266,6 +266,7 @@ fn serve(ground: Ground, begun: Instant, exit_when_ready: bool) -> ExitCode {
     let plans = Arc::new(Mutex::new(plans));
     let clean_epoch = Arc::new(Mutex::new(None));
     let outcome = Arc::clone(&clean_epoch);
+    config.latency_trace_file().map(Path::new).into_iter().for_each(rt::stages::trace_to);
     let idle_poll = Duration::from_micros(config.poll_idle_us() as u64);
     let started = rt::Options::new(&cores).idle_poll(idle_poll).start(move |shard| {
         let plan = plans.lock().expect("no shard panics with the lock")[usize::from(shard.0)].take().expect("a shard starts once");
@@ -273,6 +274,9 @@ fn serve(ground: Ground, begun: Instant, exit_when_ready: bool) -> ExitCode {
         async move {
             if let Some(broker_epoch) = plan.live(shard).await {
                 *outcome.lock().expect("no shard panics with the lock") = Some(broker_epoch);
+            }
+            if let Err(error) = rt::stages::write_trace(shard) {
+                tracing::error!(%error, "the latency trace cannot be written");
             }
         }
     });

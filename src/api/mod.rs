@@ -34,6 +34,7 @@ use bytes::Bytes;
 pub use self::fetch_session::FetchSessions;
 pub use self::response::{Answer, CloseReason, Response};
 use crate::config::Listener;
+use crate::rt::stages::Stages;
 use crate::shard::Shard;
 use crate::wire::messages::RequestHeader;
 use crate::wire::{ApiKey, Decoder, Message, Str};
@@ -78,6 +79,8 @@ pub struct RequestContext {
     pub correlation_id: i32,
     /// What the client calls itself.
     pub client_id: Option<Str>,
+    /// Its way so far.
+    pub stages: Stages,
 }
 
 impl RequestContext {
@@ -110,8 +113,8 @@ impl Request {
 }
 
 /// Reads the header of `frame` and begins the request. An error closes the connection: it has no answer (semantics of Kafka's SocketServer).
-pub async fn begin(shard: &Rc<Shard>, connection: &Rc<ConnectionContext>, frame: Bytes) -> Result<Begun, CloseReason> {
-    let request = read_header(shard, connection, frame)?;
+pub async fn begin(shard: &Rc<Shard>, connection: &Rc<ConnectionContext>, frame: Bytes, stages: Stages) -> Result<Begun, CloseReason> {
+    let request = read_header(shard, connection, frame, stages)?;
     if request.context.api_key == ApiKey::Produce {
         produce::begin(request).await.map(Begun::Overlapping)
     } else {
@@ -119,7 +122,7 @@ pub async fn begin(shard: &Rc<Shard>, connection: &Rc<ConnectionContext>, frame:
     }
 }
 
-fn read_header(shard: &Rc<Shard>, connection: &Rc<ConnectionContext>, frame: Bytes) -> Result<Request, CloseReason> {
+fn read_header(shard: &Rc<Shard>, connection: &Rc<ConnectionContext>, frame: Bytes, stages: Stages) -> Result<Request, CloseReason> {
     if frame.len() < 8 {
         return Err(CloseReason::Malformed(format!("a frame of {} bytes holds no request header", frame.len())));
     }
@@ -144,6 +147,7 @@ fn read_header(shard: &Rc<Shard>, connection: &Rc<ConnectionContext>, frame: Byt
         api_version,
         correlation_id: header.correlation_id,
         client_id: header.client_id,
+        stages,
     };
     Ok(Request { context, body })
 }

@@ -15,6 +15,7 @@ use crate::disk::trace;
 use crate::log::ValidatedBatch;
 use crate::log::validation::{self, Rejected, Step, Validation, ValidationRules};
 use crate::rt;
+use crate::rt::stages::Moment;
 use crate::shard::message::{AppendItem, AppendResult, Guarding, Reply, Request as ShardRequest};
 use crate::txn::{EPOCH_BUMP_VERSION, Producer};
 use crate::wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
@@ -37,6 +38,7 @@ pub async fn begin(mut request: Request) -> Result<Pin<Box<dyn Future<Output = A
     let context = request.context.clone();
     let decoded = ProduceRequest::decode(&mut request.body, context.api_version);
     let produce = decoded.map_err(|error| CloseReason::Malformed(format!("Produce version {}: {error}", context.api_version)))?;
+    context.stages.mark(Moment::Decoded);
     let acks = produce.acks;
     let timeout = Duration::from_millis(produce.timeout_ms.max(0) as u64);
 
@@ -47,6 +49,7 @@ pub async fn begin(mut request: Request) -> Result<Pin<Box<dyn Future<Output = A
     if let Some(transactional_id) = &produce.transactional_id {
         admission.verify(transactional_id).await;
     }
+    context.stages.mark(Moment::Checked);
     let handed_over = admission.hand_over(acks != 0);
     Ok(Box::pin(async move { handed_over.answer(acks, timeout).await }))
 }
@@ -218,8 +221,9 @@ impl Admission {
         let mut calls = Vec::new();
         for (owner, places) in by_owner.into_iter().enumerate().filter(|(_, places)| !places.is_empty()) {
             let items = places.iter().map(|place| self.take_item(*place)).collect();
-            let call =
-                self.context.shard.call(rt::ShardId(owner as u16), ShardRequest::Append { items, wait_durable, transaction_version });
+            let stages = self.context.stages.clone();
+            let append = ShardRequest::Append { items, wait_durable, transaction_version, stages };
+            let call = self.context.shard.call(rt::ShardId(owner as u16), append);
             calls.push((places, call));
         }
         HandedOver { context: self.context, topics: self.topics, calls }
@@ -264,7 +268,13 @@ impl HandedOver {
             return if self.any_failed() { Answer::Close(CloseReason::FailedWithoutAnswer) } else { Answer::Nothing };
         }
         let response = self.response();
-        Response::answer(self.context.api_key, self.context.api_version, self.context.correlation_id, &response, Default::default())
+        let mut answer =
+            Response::answer(self.context.api_key, self.context.api_version, self.context.correlation_id, &response, Default::default());
+        if let Answer::Send(response) = &mut answer {
+            self.context.stages.mark(Moment::Released);
+            response.stages = self.context.stages;
+        }
+        answer
     }
 
     fn any_failed(&self) -> bool {

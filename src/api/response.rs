@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use crate::partition::FileRange;
+use crate::rt::stages::Stages;
 use crate::wire::{ApiKey, Chunk, Message, encode_response};
 
 /// What becomes of a request.
@@ -55,6 +56,8 @@ pub struct Response {
     pub chunks: Vec<Chunk>,
     /// The file ranges that deferred chunks stand for.
     pub files: SmallVec<[FileRange; 1]>,
+    /// The way of the request that it answers, if that is traced.
+    pub stages: Stages,
 }
 
 impl Response {
@@ -62,7 +65,7 @@ impl Response {
     /// connection and nobody else anything.
     pub fn answer<M: Message>(api_key: ApiKey, version: i16, correlation_id: i32, body: &M, files: SmallVec<[FileRange; 1]>) -> Answer {
         match encode_response(api_key, version, correlation_id, body) {
-            Ok(chunks) => Answer::Send(Response { chunks, files }),
+            Ok(chunks) => Answer::Send(Response { chunks, files, stages: Stages::default() }),
             Err(error) => {
                 tracing::error!(api = api_key.name(), version, %error, "an answer cannot be encoded");
                 Answer::Close(CloseReason::Unanswerable)

@@ -53,6 +53,7 @@ getters! {
     group_min_session_timeout_ms: i32 = "group.min.session.timeout.ms";
     journal_bytes: i64 = "journal.bytes";
     journal_dir: Option<&str> = "journal.dir";
+    latency_trace_file: Option<&str> = "latency.trace.file";
     listener_security_protocol_map: &str = "listener.security.protocol.map";
     log_cleaner_backoff_ms: i64 = "log.cleaner.backoff.ms";
     log_flush_offset_checkpoint_interval_ms: i32 = "log.flush.offset.checkpoint.interval.ms";

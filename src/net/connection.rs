@@ -17,6 +17,7 @@ use super::limits::{FRAME_STEP_BYTES, Limits};
 use super::pipeline::Pipeline;
 use crate::api::{self, Answer, Begun, CloseReason, ConnectionContext, Response};
 use crate::rt::file::File;
+use crate::rt::stages::{Moment, Stages};
 use crate::rt::{self, net::Stream};
 use crate::shard::Shard;
 use crate::wire::Chunk;
@@ -74,7 +75,7 @@ pub async fn serve(
             }
         }
     });
-    let mut reader = Reader { stream: &stream, buffer: BytesMut::new(), limits: &limits, activity: &activity };
+    let mut reader = Reader { stream: &stream, buffer: BytesMut::new(), last_read: Instant::now(), limits: &limits, activity: &activity };
     let ended = read_requests(&mut reader, &shard, &context, &pipeline, &failure).await;
     pipeline.close();
     // What was asked before the client closed its side is still answered.
@@ -90,7 +91,7 @@ async fn read_requests(
     failure: &RefCell<Option<Ended>>,
 ) -> Ended {
     loop {
-        let frame = match reader.frame().await {
+        let (frame, stages) = match reader.frame().await {
             Ok(Some(frame)) => frame,
             Ok(None) => return Ended::ByClient,
             Err(ended) => return ended,
@@ -101,8 +102,9 @@ async fn read_requests(
         let request_bytes = frame.len();
         let held = shard.request_memory().acquire(request_bytes).await;
         pipeline.room(request_bytes, reader.limits).await;
+        stages.mark(Moment::Admitted);
         reader.activity.busy.set(reader.activity.busy.get() + 1);
-        match api::begin(shard, context, frame).await {
+        match api::begin(shard, context, frame, stages).await {
             Err(reason) => {
                 reader.activity.busy.set(reader.activity.busy.get() - 1);
                 return Ended::Refused(reason);
@@ -172,10 +174,10 @@ impl Outgoing {
     }
 
     /// One vectored send for what lies in memory, `sendfile` for what lies in segments.
-    async fn send(self, stream: &Stream) -> io::Result<()> {
+    async fn send(mut self, stream: &Stream) -> io::Result<()> {
         let mut memory: Vec<Bytes> = Vec::new();
-        for response in self.responses {
-            for chunk in response.chunks {
+        for response in &mut self.responses {
+            for chunk in std::mem::take(&mut response.chunks) {
                 match chunk {
                     Chunk::Memory(bytes) => memory.push(bytes),
                     Chunk::Deferred(records) => {
@@ -186,7 +188,11 @@ impl Outgoing {
                 }
             }
         }
-        if memory.is_empty() { Ok(()) } else { stream.write_all(memory).await }
+        if !memory.is_empty() {
+            stream.write_all(memory).await?;
+        }
+        self.responses.iter().for_each(|response| response.stages.finish());
+        Ok(())
     }
 }
 
@@ -209,13 +215,15 @@ async fn send_range(stream: &Stream, file: &File, position: u64, length: usize) 
 struct Reader<'a> {
     stream: &'a Stream,
     buffer: BytesMut,
+    /// When bytes came last: what lies in the buffer between two frames came then, because nothing is read before a whole frame has been cut off.
+    last_read: Instant,
     limits: &'a Limits,
     activity: &'a Activity,
 }
 
 impl Reader<'_> {
-    /// The next frame without its size; `None` when the client has closed between two frames.
-    async fn frame(&mut self) -> Result<Option<Bytes>, Ended> {
+    /// The next frame without its size, and its stages from its first byte on; `None` when the client has closed between two frames.
+    async fn frame(&mut self) -> Result<Option<(Bytes, Stages)>, Ended> {
         if self.buffer.is_empty() {
             self.activity.frame_since.set(None);
             // A buffer that once held a large frame is not kept by an idle connection.
@@ -228,6 +236,7 @@ impl Reader<'_> {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(Ended::Broken(io::ErrorKind::UnexpectedEof.into())) };
             }
         }
+        let stages = Stages::begin(self.last_read);
         let size = i32::from_be_bytes(self.buffer[..4].try_into().expect("four bytes"));
         if size < 0 || size as usize > self.limits.frame_bytes_max {
             return Err(Ended::FrameSize(size));
@@ -241,7 +250,8 @@ impl Reader<'_> {
         }
         let mut frame = self.buffer.split_to(total);
         self.activity.frame_since.set(if self.buffer.is_empty() { None } else { Some(Instant::now()) });
-        Ok(Some(frame.split_off(4).freeze()))
+        stages.mark(Moment::FrameRead);
+        Ok(Some((frame.split_off(4).freeze(), stages)))
     }
 
     /// Reads what is there, with room for at least `bytes`; false at the end of the stream.
@@ -249,6 +259,7 @@ impl Reader<'_> {
         self.buffer.reserve(bytes);
         let count = self.stream.read(&mut self.buffer).await.map_err(Ended::Broken)?;
         let now = Instant::now();
+        self.last_read = now;
         self.activity.last.set(now);
         if count > 0 && self.activity.frame_since.get().is_none() {
             self.activity.frame_since.set(Some(now));

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use super::Partition;
 use crate::log::AppendError;
+use crate::rt::stages::Stages;
 
 pub use crate::disk::journal::GroupSequence;
 
@@ -56,6 +57,13 @@ impl Partition {
     /// Waits until the group is durable and what it holds is visible.
     pub async fn wait_durable(&self, sequence: GroupSequence) -> Result<(), AppendError> {
         self.environment.journal.wait_durable(sequence).await.map_err(|_| AppendError::Storage)
+    }
+
+    /// Notes on the way of a traced request when the group went to the kernel and came back.
+    pub fn mark_group(&self, sequence: GroupSequence, stages: &Stages) {
+        if stages.is_traced() {
+            self.environment.journal.mark_group(sequence, stages);
+        }
     }
 
     /// Notes that what was just appended, up to `end_offset`, is durable when `sequence` is.

@@ -12,6 +12,7 @@ use crate::drive::groups::{GroupReply, GroupRequest};
 use crate::drive::transactions::{Markers, TransactionRequest};
 use crate::log::{ValidatedBatch, VerificationGuard};
 use crate::partition::{Piece, Seen};
+use crate::rt::stages::Stages;
 use crate::txn::Reply as TransactionReply;
 use crate::wire::ErrorCode;
 
@@ -32,7 +33,7 @@ pub enum Message {
 pub enum Request {
     /// Append batches to partitions of this shard, in this order. Answered by `Reply::Append` when durable, or at once if nobody waits.
     /// `transaction_version` is 2 where the clients' requests are of that protocol (KIP-890), and matters to transactional batches only.
-    Append { items: Vec<AppendItem>, wait_durable: bool, transaction_version: i16 },
+    Append { items: Vec<AppendItem>, wait_durable: bool, transaction_version: i16, stages: Stages },
     /// Take guards for the first batches of transactions. Answered by `Reply::Guards`.
     Guards { items: Vec<GuardItem> },
     /// End a transaction in partitions of this shard. Answered by `Reply::Markers` when durable.

@@ -10,6 +10,7 @@ use crate::cluster::{METADATA_PARTITION, TopicIdPartition};
 use crate::log::{AppendError, Origin};
 use crate::partition::{Appending, FetchWaiter, Isolation, OffsetTarget, Partition, ReadRequest, Refusal};
 use crate::rt;
+use crate::rt::stages::{Moment, Stages};
 use crate::wire::ErrorCode;
 
 /// Partitions that are planned between two looks at what else the shard has to do.
@@ -19,8 +20,8 @@ impl Shard {
     /// Does what `request` asks of this shard.
     pub(super) async fn serve(self: &Rc<Shard>, request: Request) -> Reply {
         match request {
-            Request::Append { items, wait_durable, transaction_version } => {
-                Reply::Append(self.append(items, wait_durable, transaction_version).await)
+            Request::Append { items, wait_durable, transaction_version, stages } => {
+                Reply::Append(self.append(items, wait_durable, transaction_version, &stages).await)
             }
             Request::Guards { items } => Reply::Guards(items.iter().map(|item| self.guard(item)).collect()),
             Request::WriteMarkers(markers) => Reply::Markers(self.write_markers(&markers).await),
@@ -54,18 +55,22 @@ impl Shard {
     }
 
     /// The batches are admitted in their order; then all are waited for together.
-    async fn append(&self, items: Vec<AppendItem>, wait_durable: bool, transaction_version: i16) -> Vec<AppendResult> {
+    async fn append(&self, items: Vec<AppendItem>, wait_durable: bool, transaction_version: i16, stages: &Stages) -> Vec<AppendResult> {
         let mut admitted = Vec::with_capacity(items.len());
         let turn = self.admission.acquire(1).await;
         for item in items {
             admitted.push(self.admit(&item, transaction_version).await);
         }
         drop(turn);
+        stages.mark(Moment::HandedOver);
         let mut results = Vec::with_capacity(admitted.len());
         for admission in admitted {
             results.push(match admission {
                 Ok((partition, appending)) if wait_durable => match partition.wait_durable(appending.sequence).await {
-                    Ok(()) => appended(&appending),
+                    Ok(()) => {
+                        partition.mark_group(appending.sequence, stages);
+                        appended(&appending)
+                    }
                     Err(error) => refused(&error, appending.log_start_offset),
                 },
                 Ok((_, appending)) => appended(&appending),

@@ -42,6 +42,11 @@ pub(super) const ROWS: &[Setting] = settings! {
     /// Memory of one shard for recently written records, from which consumers at the tail are served.
     "shard.tail.cache.bytes": Long = "16777216", AtLeast(MIB), ReadOnly, Works;
 
+    /// Traces where acknowledgements spend their time: every Produce request's stages, kept in memory (the last
+    /// 600,000 of each shard) and written to this file, with the shard's number behind its name, at a clean stop.
+    /// For `scripts/latency-trace`; absent, nothing is traced.
+    "latency.trace.file": String = null, NonEmpty, ReadOnly, Works;
+
     /// Form of the log lines: `plain`, or `json`, an object a line.
     "log.format": String = "plain", OneOf(&["plain", "json"]), ReadOnly, Works;
 

@@ -17,6 +17,7 @@ pub mod file;
 pub mod group;
 pub mod replay;
 pub mod ring;
+mod times;
 mod waiting;
 mod writer;
 
@@ -33,6 +34,7 @@ use uuid::Uuid;
 use self::collector::{Collector, SealedGroup, entry_bytes};
 use self::group::{BLOCK_BYTES, GROUP_HEADER_BYTES, round_up_to_block};
 use self::ring::Ring;
+use self::times::GroupTimes;
 use self::waiting::{DurableQueue, RoomQueue};
 use crate::cluster::TopicIdPartition;
 use crate::disk::checkpoint::PlacedEnd;
@@ -40,6 +42,7 @@ use crate::disk::placement::PlacementTarget;
 use crate::disk::placement::backlog::{Backlog, Change, Cut, PlacementWork};
 use crate::disk::trace;
 use crate::rt::file::{Durability, FileError};
+use crate::rt::stages::Stages;
 use crate::rt::sync::Notify;
 
 pub use self::entry::{Entry, EntryHeader, EntryKind};
@@ -128,6 +131,7 @@ struct State {
     failure: Option<JournalError>,
     is_closed: bool,
     statistics: JournalStatistics,
+    times: GroupTimes,
 }
 
 struct InFlight {
@@ -160,6 +164,7 @@ impl Journal {
             failure: None,
             is_closed: false,
             statistics: JournalStatistics::default(),
+            times: GroupTimes::default(),
         };
         let journal = Rc::new_cyclic(|this| Self {
             ring_file,
@@ -239,6 +244,11 @@ impl Journal {
     /// Everything that was appended so far is durable when this group is.
     pub fn last_sequence(&self) -> GroupSequence {
         self.state.borrow().last_sequence()
+    }
+
+    /// Notes on the way of a traced request when its group, which is durable, went to the kernel and came back.
+    pub fn mark_group(&self, sequence: GroupSequence, stages: &Stages) {
+        self.state.borrow().times.mark(sequence, stages);
     }
 
     /// Why nothing is taken any more, if so.
@@ -447,6 +457,7 @@ impl Journal {
         }
         let group = state.sealed.pop_front()?;
         state.in_flight.push_back(InFlight { sequence: group.sequence, is_complete: false });
+        state.times.submitted(group.sequence);
         Some(group)
     }
 
@@ -580,6 +591,7 @@ impl State {
         if let Some(durable) = advance {
             assert!(durable > self.durable, "what is durable never shrinks");
             self.durable = durable;
+            self.times.durable(durable);
         }
         advance
     }
