@@ -2,6 +2,8 @@
 
 mod command;
 mod output;
+#[cfg(feature = "profile")]
+mod profile;
 mod start;
 
 use std::process::ExitCode;
@@ -28,6 +30,8 @@ fn main() -> ExitCode {
         None => match output::load(&sources) {
             Ok(config) => {
                 let _logging = logging::start(&config);
+                #[cfg(feature = "profile")]
+                let _profile = profile::Profile::start();
                 start::run(config, arguments.exit_when_ready)
             }
             Err(exit) => exit,

@@ -2,10 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
-/// The lines that make a result comparable: kernel, processor, memory, filesystem, load.
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::device::Device;
+
+/// The lines that make a result comparable: kernel, processor, memory, load, filesystem and disk.
 pub fn describe(directory: &Path) -> Vec<String> {
     let first_line = |path: &str| fs::read_to_string(path).unwrap_or_default().lines().next().unwrap_or_default().trim().to_string();
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -14,13 +20,14 @@ pub fn describe(directory: &Path) -> Vec<String> {
         .find_map(|line| line.strip_prefix("model name"))
         .map_or("unknown", |name| name.trim_start_matches([' ', '\t', ':']))
         .to_string();
-    vec![
+    let mut lines = vec![
         format!("kernel {}", first_line("/proc/sys/kernel/osrelease")),
-        format!("{} cores of {processor}", corelane::rt::allowed_cores().len()),
+        format!("{} cores of {processor}", ALLOWED_CORES.len()),
         first_line("/proc/meminfo"),
-        format!("{} on {}", directory.display(), mount_of(directory)),
         format!("load {}", first_line("/proc/loadavg")),
-    ]
+    ];
+    lines.extend(Device::under(directory).lines());
+    lines
 }
 
 /// The core that took most of the interrupts of a disk's request queue so far; 0 where none shows.
@@ -35,6 +42,21 @@ pub fn disk_interrupt_core() -> usize {
     }
     by_core.into_iter().max_by_key(|(_, count)| *count).map_or(0, |(core, _)| core)
 }
+
+/// Keeps the calling thread on a core.
+pub fn pin_to(core: usize) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core);
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// A core beside `core`, or that one where there is no other.
+pub fn other_core(core: usize) -> usize {
+    ALLOWED_CORES.iter().copied().find(|other| *other != core).unwrap_or(core)
+}
+
+/// The cores that this process may use, as they were before any thread was pinned.
+pub static ALLOWED_CORES: LazyLock<Vec<usize>> = LazyLock::new(corelane::rt::allowed_cores);
 
 /// CPU time of this process: its own threads, and apart from them the io-wq workers that the kernel made for it.
 #[derive(Clone, Copy, Default)]
@@ -104,19 +126,6 @@ impl Drop for Punts {
             let _ = fs::remove_dir(instance);
         }
     }
-}
-
-/// Filesystem, device and options of the mount that holds `directory`.
-fn mount_of(directory: &Path) -> String {
-    let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_path_buf());
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let fields = mounts
-        .lines()
-        .map(|line| line.split(' ').collect::<Vec<_>>())
-        .filter(|fields| fields.len() > 3 && directory.starts_with(fields[1]));
-    fields
-        .max_by_key(|fields| fields[1].len())
-        .map_or("an unknown filesystem".to_string(), |fields| format!("{} ({}, {})", fields[2], fields[0], fields[3]))
 }
 
 /// CPU time so far of this process's thread of that name.

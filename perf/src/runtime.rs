@@ -1,4 +1,4 @@
-//! `probe runtime`: the shard's runtime by itself. A hop to another shard and back, a timer, a durable write, each with the shard asleep between and beside a task that keeps it at 100 %; echo over
+//! `probe ring`: the shard's runtime by itself. A hop to another shard and back, a timer, a durable write, each with the shard asleep between and beside a task that keeps it at 100 %; echo over
 //! TCP from the second shard; and what a shard costs that has nothing to do.
 
 use std::cell::{Cell, RefCell};

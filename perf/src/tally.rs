@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use serde_json::json;
 
 /// Latencies of one case: a median for each round, so that a disturbed round shows, and all samples together for the tail.
 pub struct Tally {
@@ -40,17 +41,28 @@ impl Tally {
         self.all.len()
     }
 
-    /// Median of the rounds' medians.
-    pub fn p50(&self) -> String {
+    /// Median of the rounds' medians; zero where nothing was measured.
+    pub fn median(&self) -> Duration {
         let mut medians = self.medians.clone();
         medians.sort_unstable();
-        medians.get(medians.len() / 2).map_or("-".to_string(), |nanos| micros(*nanos))
+        Duration::from_nanos(medians.get(medians.len() / 2).copied().unwrap_or(0))
+    }
+
+    /// [`Tally::median`] in microseconds.
+    pub fn p50(&self) -> String {
+        if self.medians.is_empty() { "-".to_string() } else { micros(self.median().as_nanos() as u64) }
     }
 
     /// A quantile of all samples; none where fewer than ten lie beyond it.
     pub fn quantile(&self, quantile: f64) -> String {
         let beyond = self.all.len() as f64 * (1.0 - quantile);
         if beyond < 10.0 { "-".to_string() } else { micros(self.all.value_at_quantile(quantile)) }
+    }
+
+    /// Percentiles in microseconds, those that have samples enough, and how many samples there are.
+    pub fn json(&self) -> serde_json::Value {
+        let known = |quantile: f64| self.quantile(quantile).parse::<f64>().ok();
+        json!({"p50": self.p50().parse::<f64>().ok(), "p90": known(0.9), "p99": known(0.99), "p99.9": known(0.999), "samples": self.samples()})
     }
 
     pub fn rate(&self) -> f64 {
