@@ -8,6 +8,9 @@ use corelane_bench::cost::Watched;
 use corelane_bench::failure::Failure;
 use corelane_bench::scenario::Target;
 use corelane_bench::workload::{Class, ClientKind, Codec, Rate, Scenario, Workload};
+use corelane_bench::{builtin, omb};
+
+use crate::compare_command::CompareArguments;
 
 /// Measures any Kafka-compatible broker through its socket.
 ///
@@ -36,6 +39,10 @@ pub enum Command {
     Connections(RunArguments),
     /// What the workload's file says.
     Run(RunArguments),
+    /// A workload's file of the OpenMessaging Benchmark.
+    Omb(RunArguments),
+    /// Systems side by side: Corelane, Apache Kafka, the floor of this machine, or any broker that is running.
+    Compare(CompareArguments),
     /// The client's own floor: against a process that answers at once.
     #[command(name = "self")]
     Own(SelfArguments),
@@ -46,7 +53,7 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct RunArguments {
-    /// A workload's file.
+    /// A workload's file, or the name of one that comes with this program.
     pub file: Option<PathBuf>,
     /// The broker.
     #[arg(long, default_value = "127.0.0.1:9092")]
@@ -68,6 +75,9 @@ pub struct RunArguments {
     /// Print one JSON object instead of the table.
     #[arg(long)]
     pub json: bool,
+    /// Write a page here.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Say nothing while it runs.
     #[arg(long)]
     quiet: bool,
@@ -187,7 +197,10 @@ impl RunArguments {
     /// The file's workload, or the default one, with the flags over it.
     pub fn workload(&self, scenario: Option<Scenario>) -> Result<Workload, Failure> {
         let mut workload = match &self.file {
-            Some(file) => Workload::read(file)?,
+            Some(file) => match builtin::workload(&file.to_string_lossy()) {
+                Some(text) => Workload { name: file.to_string_lossy().into_owned(), ..Workload::parse(text).map_err(Failure::Settings)? },
+                None => Workload::read(file)?,
+            },
             None if scenario.is_none() => return Err(Failure::Settings("run: a workload's file is wanted".to_string())),
             None => Workload::default(),
         };
@@ -199,6 +212,15 @@ impl RunArguments {
         Ok(workload)
     }
 
+    /// The same for a file of the OpenMessaging Benchmark, and what is to be known of it.
+    pub fn omb_workload(&self) -> Result<omb::Converted, Failure> {
+        let file = self.file.as_ref().ok_or_else(|| Failure::Settings("omb: a workload's file is wanted".to_string()))?;
+        let mut converted = omb::read(file)?;
+        self.settings.apply(&mut converted.workload)?;
+        converted.workload.check()?;
+        Ok(converted)
+    }
+
     pub fn target(&self) -> Result<Target, Failure> {
         use std::io::IsTerminal;
         Ok(Target {
@@ -208,6 +230,7 @@ impl RunArguments {
             core: self.core,
             keep: self.keep.clone(),
             speak: !self.quiet && std::io::stderr().is_terminal(),
+            reads_back: true,
         })
     }
 }

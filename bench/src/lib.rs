@@ -7,14 +7,18 @@
 //! Open loop: due times are fixed ahead, latency counts from them, so a stall is charged to every record that it delayed. Every acknowledged record is read back; a run that misses one
 //! prints that first and fails.
 
+pub mod builtin;
 pub mod client;
 pub mod clock;
+pub mod compare;
 pub mod control;
 pub mod cores;
 pub mod cost;
 pub mod failure;
 pub mod floor_of_client;
 pub mod load;
+pub mod machine;
+pub mod omb;
 pub mod outcome;
 pub mod payload;
 pub mod percentile;
@@ -22,6 +26,7 @@ pub mod progress;
 pub mod rdkafka_client;
 pub mod readers;
 pub mod recorder;
+pub mod report;
 pub mod responder;
 pub mod scenario;
 pub mod schedule;

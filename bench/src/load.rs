@@ -27,6 +27,9 @@ use crate::workload::{Scenario, Workload};
 /// So many refusals one after another, and the run ends: a full disk does not get better by itself.
 const REFUSALS_MAX: u64 = 100;
 
+/// With so many partitions or fewer each has its own latency.
+const FEW_PARTITIONS: i32 = 4;
+
 /// What one producer may have sent without an answer.
 const IN_FLIGHT_BYTES_MAX: usize = 256 * 1024 * 1024;
 
@@ -110,6 +113,7 @@ pub struct Load {
     producers: Vec<Producer>,
     refusals_in_row: u64,
     sent_records: u64,
+    last_answer_ns: u64,
     pub ledger: Ledger,
     pub counts: Counts,
     pub client_lag: ClientLag,
@@ -117,6 +121,8 @@ pub struct Load {
     pub acknowledged: Recorder,
     /// From the sending of a request to its answer: what is left without the schedule.
     pub answered: Recorder,
+    /// The same as `acknowledged` by partition, where there are a few: what another shard's partition costs.
+    by_partition: Vec<Recorder>,
 }
 
 impl Load {
@@ -145,6 +151,7 @@ impl Load {
                 sequences: vec![0; workload.partitions as usize],
             });
         }
+        let few = 0..if (2..=FEW_PARTITIONS).contains(&workload.partitions) { workload.partitions } else { 0 };
         let request_bytes = workload.partitions_per_request() * records_per_batch * workload.record_bytes;
         Ok(Load {
             clock: setup.clock,
@@ -163,11 +170,13 @@ impl Load {
             producers,
             refusals_in_row: 0,
             sent_records: 0,
+            last_answer_ns: 0,
             ledger: Ledger::new(setup.first_producer + workload.producers, workload.partitions),
             counts: Counts::default(),
             client_lag: ClientLag::default(),
             acknowledged: Recorder::new("acknowledged", loop_kind, window),
             answered: Recorder::new("answered", LoopKind::Closed, window),
+            by_partition: few.map(|_| Recorder::new("partition", loop_kind, window)).collect(),
         })
     }
 
@@ -276,6 +285,7 @@ impl Load {
             return Ok(());
         }
         let now_ns = self.clock.now_ns();
+        self.last_answer_ns = now_ns;
         let per_batch = self.template.records_per_batch() as u64;
         let mut refused = false;
         let producer = &mut self.producers[place];
@@ -319,6 +329,9 @@ impl Load {
                     for number in pending.first_number..pending.first_number + records {
                         let due_ns = schedule.record_due_ns(place, number);
                         self.acknowledged.record(due_ns, now_ns.saturating_sub(due_ns));
+                        if let Some(recorder) = self.by_partition.get_mut(pending.partition as usize) {
+                            recorder.record(due_ns, now_ns.saturating_sub(due_ns));
+                        }
                     }
                     schedule.record_due_ns(place, pending.first_number)
                 }
@@ -352,9 +365,14 @@ impl Load {
         (0..self.producers.len()).all(|place| self.due_ns(place, now_ns).is_none())
     }
 
-    /// Records sent, acknowledged or not.
-    pub fn sent_records(&self) -> u64 {
-        self.sent_records
+    /// When the last bytes came; 0 before the first.
+    pub fn last_answer_ns(&self) -> u64 {
+        self.last_answer_ns
+    }
+
+    /// Whether it ends with the window.
+    pub fn is_paced(&self) -> bool {
+        matches!(self.until, Until::WindowEnd)
     }
 
     /// Charges what was due and has not come back with the time that has passed, and says whose fault a missed rate is.
@@ -399,6 +417,13 @@ impl Load {
                 self.client_lag.max_us
             ))
         })
+    }
+
+    /// Between the medians of the fastest partition and of the slowest, in microseconds.
+    pub fn partition_spread_us(&self) -> Option<f64> {
+        let medians: Vec<f64> = self.by_partition.iter().map(|recorder| recorder.finish().percentiles.p50).collect::<Option<_>>()?;
+        let most = medians.iter().copied().reduce(f64::max)?;
+        Some(most - medians.iter().copied().reduce(f64::min)?)
     }
 
     /// An error for a run that went to its end, though not everything was accepted.

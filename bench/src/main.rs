@@ -1,15 +1,18 @@
 //! The command line of `corelane-bench`.
 
 mod arguments;
+mod compare_command;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use corelane_bench::failure::Failure;
+use corelane_bench::machine::Machine;
 use corelane_bench::outcome::Outcome;
 use corelane_bench::responder::{Faults, Responder};
 use corelane_bench::workload::{Scenario, Workload};
-use corelane_bench::{cores, floor_of_client, scenario, table};
+use corelane_bench::{cores, floor_of_client, report, scenario, table};
 
 use self::arguments::{Arguments, Command, ResponderArguments, RunArguments, SelfArguments};
 
@@ -24,6 +27,8 @@ fn main() -> ExitCode {
         Command::Fanout(arguments) => run(&arguments, Some(Scenario::Fanout)),
         Command::Connections(arguments) => run(&arguments, Some(Scenario::Connections)),
         Command::Run(arguments) => run(&arguments, None),
+        Command::Omb(arguments) => run_omb(&arguments),
+        Command::Compare(arguments) => compare_command::run(&arguments),
         Command::Own(arguments) => measure_self(&arguments),
         Command::Responder(arguments) => respond(&arguments),
     };
@@ -38,13 +43,26 @@ fn main() -> ExitCode {
 
 /// One workload against a broker that runs.
 fn run(arguments: &RunArguments, scenario: Option<Scenario>) -> Result<(), Failure> {
-    let workload = arguments.workload(scenario)?;
+    run_workload(arguments, &arguments.workload(scenario)?)
+}
+
+fn run_omb(arguments: &RunArguments) -> Result<(), Failure> {
+    let converted = arguments.omb_workload()?;
+    converted.notes.iter().for_each(|note| eprintln!("omb: {note}"));
+    run_workload(arguments, &converted.workload)
+}
+
+fn run_workload(arguments: &RunArguments, workload: &Workload) -> Result<(), Failure> {
     if arguments.print_workload {
-        print!("{}", toml::to_string(&workload).expect("a workload is a table"));
+        print!("{}", toml::to_string(workload).expect("a workload is a table"));
         return Ok(());
     }
-    let outcome = scenario::run(&workload, &arguments.target()?)?;
+    let outcome = scenario::run(workload, &arguments.target()?)?;
     print(&outcome, arguments.json);
+    if let Some(path) = &arguments.html {
+        let machine = Machine::look(Path::new("."), None);
+        std::fs::write(path, report::of_run(&outcome, &machine).html()).map_err(Failure::machine(path.display()))?;
+    }
     outcome.failure.map_or(Ok(()), Err)
 }
 

@@ -78,12 +78,22 @@ impl Outcome {
             "resident_mb" => Some(cost?.resident_bytes as f64 / 1e6),
             "resident_max_mb" => Some(cost?.resident_bytes_max as f64 / 1e6),
             "written_per_byte" => cost?.written_per_byte,
+            "settled_seconds" => self.settled_seconds(),
             "context_switches_per_record" => (self.records > 0).then_some(cost?.context_switches as f64 / self.records as f64),
             _ => match name.split_once('.').and_then(|(latency, percentile)| Some((self.latency(latency)?, percentile))) {
                 Some((latencies, percentile)) => latencies.percentiles.get(percentile),
                 None => self.more.get(name).copied(),
             },
         }
+    }
+
+    /// Seconds of the window after which the median of every second was about what it is in the second half.
+    fn settled_seconds(&self) -> Option<f64> {
+        let medians: Vec<f64> = self.latency("acknowledged")?.over_time.iter().map(|interval| interval.p50).collect::<Option<_>>()?;
+        let mut later = medians[medians.len() / 2..].to_vec();
+        later.sort_by(f64::total_cmp);
+        let settled = *later.get(later.len() / 2)? * 1.15;
+        Some(medians.iter().rposition(|median| *median > settled).map_or(0.0, |last| last as f64 + 1.0))
     }
 
     pub fn to_json(&self) -> serde_json::Value {

@@ -122,7 +122,9 @@ pub fn run(workload: &Workload, target: &Target) -> Result<Outcome, Failure> {
     let mut verdict = parts.verdict();
     let mut not_read_back = None;
     let state = parts.reports.lock();
-    if verdict.is_none() {
+    if !target.reads_back {
+        not_read_back = Some("a floor is no broker: it writes over its records".to_string());
+    } else if verdict.is_none() {
         let setup = Setup {
             workload,
             address: target.address,

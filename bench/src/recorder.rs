@@ -92,6 +92,7 @@ impl Recorder {
             at_least: self.at_least,
             curve: curve(&total),
             over_time: over_time.collect(),
+            histogram: total,
         }
     }
 
@@ -151,6 +152,9 @@ pub struct Latencies {
     pub at_least: u64,
     pub curve: Vec<(f64, f64)>,
     pub over_time: Vec<Interval>,
+    /// For taking rounds together.
+    #[serde(skip)]
+    pub histogram: Histogram<u64>,
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -15,8 +15,11 @@ use crate::recorder::Window;
 
 use super::connections::Connections;
 
-/// Acknowledgements that are still out when the last request has gone are waited for so long.
-const LAST_ANSWER_MAX: Duration = Duration::from_secs(30);
+/// A broker that answers nothing for so long is gone.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+
+/// One that still answers when the last request has gone gets so much longer; what it owes then is charged with the time that has passed.
+const LAST_ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// Consumers get so long after the last acknowledgement.
 const LAST_RECORD_MAX: Duration = Duration::from_secs(10);
@@ -40,7 +43,7 @@ impl Parts {
             (0..tail.count()).try_for_each(|place| tail.receive(place))?;
         }
         self.clock.sleep_until(start_ns.saturating_sub(1_000_000));
-        let mut answers_deadline_ns = None;
+        let mut last_sent_ns = None;
         let mut records_deadline_ns = None;
         let mut window_begun = false;
         loop {
@@ -66,15 +69,17 @@ impl Parts {
             if !self.load.is_sent() {
                 continue;
             }
-            let deadline_ns = *answers_deadline_ns.get_or_insert(now_ns + LAST_ANSWER_MAX.as_nanos() as u64);
+            let last_sent_ns = *last_sent_ns.get_or_insert(now_ns);
             if !self.load.is_done() {
-                if now_ns > deadline_ns {
-                    return Err(Failure::BrokerGone(format!(
-                        "acknowledgements are missing {} s after the last request",
-                        LAST_ANSWER_MAX.as_secs()
-                    )));
+                let silent_since_ns = self.load.last_answer_ns().max(last_sent_ns);
+                if now_ns > silent_since_ns + SILENCE_MAX.as_nanos() as u64 {
+                    return Err(Failure::BrokerGone(format!("it has answered nothing for {} s", SILENCE_MAX.as_secs())));
                 }
-                continue;
+                // A backlog has to be written to its end; a window's rest need not.
+                let may_leave = self.load.is_paced() && silent_since_ns > last_sent_ns;
+                if !(may_leave && now_ns > last_sent_ns + LAST_ANSWER_MAX.as_nanos() as u64) {
+                    continue;
+                }
             }
             let Some(tail) = &self.tail else { return Ok(()) };
             let deadline_ns = *records_deadline_ns.get_or_insert(now_ns + LAST_RECORD_MAX.as_nanos() as u64);
@@ -87,6 +92,9 @@ impl Parts {
     /// What only some scenarios have to tell.
     pub fn figures(&mut self, seconds: f64) -> BTreeMap<String, f64> {
         let mut figures = BTreeMap::new();
+        if let Some(us) = self.load.partition_spread_us() {
+            figures.insert("partition_spread_us".to_string(), us);
+        }
         if let Some(tail) = &self.tail {
             figures.insert("tail_records".to_string(), tail.records as f64);
         }

@@ -42,12 +42,14 @@ pub struct Target {
     pub keep: Option<PathBuf>,
     /// A line a second on the terminal.
     pub speak: bool,
+    /// Not so for a floor, which is no broker and writes over its own records.
+    pub reads_back: bool,
 }
 
 impl Target {
     /// With nothing around it.
     pub fn new(address: SocketAddr) -> Target {
-        Target { address, congestion_control: None, watched: Vec::new(), core: None, keep: None, speak: false }
+        Target { address, congestion_control: None, watched: Vec::new(), core: None, keep: None, speak: false, reads_back: true }
     }
 }
 
@@ -161,7 +163,7 @@ fn produce(mut setup: Setup<'_>, mut admin: Admin, target: &Target) -> Result<Ou
         if let Some(backlog) = &backlog {
             ledger.merge(backlog);
         }
-        match read_all(&setup, &mut admin, &starts, &ledger) {
+        match read_all(&setup, &mut admin, target, &starts, &ledger) {
             Ok(read) => verdict.get_or_insert_default().add(&read),
             Err(why) => outcome.not_read_back = Some(why),
         }
@@ -170,7 +172,10 @@ fn produce(mut setup: Setup<'_>, mut admin: Admin, target: &Target) -> Result<Ou
 }
 
 /// Why it could not be, if it could not.
-fn read_all(setup: &Setup<'_>, admin: &mut Admin, starts: &[i64], ledger: &Ledger) -> Result<Verdict, String> {
+fn read_all(setup: &Setup<'_>, admin: &mut Admin, target: &Target, starts: &[i64], ledger: &Ledger) -> Result<Verdict, String> {
+    if !target.reads_back {
+        return Err("a floor is no broker: it writes over its records".to_string());
+    }
     if !admin.speaks(ApiKey::Fetch) {
         return Err("this system keeps no records to read".to_string());
     }

@@ -1,0 +1,276 @@
+//! The result of a comparison in Markdown: readable on a terminal, and as it is in a file.
+
+use std::fmt::Write;
+
+use super::judge::{Figure, Judgement};
+use super::rounds::{Measured, Measurements};
+use super::suite::{Case, Suite, SystemName};
+use super::systems::Place;
+use crate::machine::Machine;
+use crate::table::{grouped, microseconds};
+use crate::workload::{Class, Rate, Scenario};
+
+/// Latencies that a table shows, where a scenario has them.
+const SHOWN: [&str; 4] = ["acknowledged", "end to end", "connected", "fetched"];
+
+pub struct Tables<'a> {
+    pub suite: &'a Suite,
+    pub place: &'a Place,
+    pub machine: &'a Machine,
+    pub measurements: &'a Measurements,
+}
+
+impl Tables<'_> {
+    pub fn markdown(&self) -> String {
+        let mut text = String::new();
+        self.lost(&mut text);
+        self.head(&mut text);
+        for class in [Some(Class::B), Some(Class::A), None] {
+            self.class(&mut text, class);
+        }
+        self.starts(&mut text);
+        self.targets(&mut text);
+        self.foot(&mut text);
+        text
+    }
+
+    /// A broker that loses a record has no number.
+    fn lost(&self, text: &mut String) {
+        for ((case, system), rounds) in &self.measurements.cases {
+            for measured in rounds {
+                if let Some(verdict) = measured.outcome.verdict.filter(|verdict| !verdict.is_whole()) {
+                    let _ = writeln!(
+                        text,
+                        "**READ BACK FAILED: {} in {case}, round {}: {}**\n",
+                        system.name(),
+                        measured.round,
+                        verdict.describe()
+                    );
+                }
+            }
+        }
+    }
+
+    fn head(&self, text: &mut String) {
+        let (suite, place) = (self.suite, self.place);
+        let _ = writeln!(text, "## {}\n\n{}\n", suite.name, suite.description);
+        for line in &self.machine.lines {
+            let _ = writeln!(text, "- {line}");
+        }
+        match (&self.machine.disk_probe, &self.machine.disk_probe_missing) {
+            (Some(probe), _) => {
+                let verdict = probe.get("verdict").map_or_else(|| "in the JSON and the HTML page".to_string(), verdict_line);
+                let _ = writeln!(text, "- disk probe: {verdict}");
+            }
+            (None, why) => {
+                let _ = writeln!(text, "- no disk probe: {}", why.as_deref().unwrap_or("not asked for"));
+            }
+        }
+        let _ = writeln!(
+            text,
+            "- brokers on core {} (the disk's interrupts), the client spinning on core {}; {} on both sides; {} rounds in {:.1} minutes, order rotated, fresh data each",
+            place.broker_core, place.client_core, place.congestion_control, self.measurements.rounds, self.measurements.minutes
+        );
+        let (void, disturbed) = self.noise();
+        let _ = writeln!(
+            text,
+            "- the control saw {void} disturbed measurements, which were made again; {disturbed} stayed disturbed and are marked *"
+        );
+        let _ = writeln!(
+            text,
+            "- latency counts from the scheduled time; medians over rounds; a figure in parentheses is of all rounds' samples together"
+        );
+        for line in &suite.leaves_out {
+            let _ = writeln!(text, "- left out: {line}");
+        }
+        let _ = writeln!(text);
+    }
+
+    fn noise(&self) -> (usize, usize) {
+        let all: Vec<&Measured> = self.measurements.cases.values().flatten().collect();
+        (all.iter().map(|measured| measured.repeats).sum(), all.iter().filter(|measured| !measured.quietness.is_quiet()).count())
+    }
+
+    fn class(&self, text: &mut String, class: Option<Class>) {
+        let cases: Vec<&Case> = self.suite.cases.iter().filter(|case| case.settings.class == class && self.is_measured(case)).collect();
+        if cases.is_empty() {
+            return;
+        }
+        let _ = writeln!(text, "### {}\n", class.map_or("no class: each as it is configured", Class::describe));
+        let _ = writeln!(
+            text,
+            "| case | system | records/s | held | p50 us | p90 | p99 | p99.9 | max | p50 / floor's | CPU-s per million | MB resident, most | written per byte |"
+        );
+        let _ = writeln!(text, "|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+        cases.iter().for_each(|case| self.case(text, case));
+        let _ = writeln!(text, "\nCases:\n");
+        for case in &cases {
+            let _ = writeln!(text, "- {}: {}{}", case.name, case.settings.describe(), self.share(case));
+        }
+        self.ratios(text, &cases);
+    }
+
+    fn share(&self, case: &Case) -> String {
+        let most = case.share_of.as_ref().and_then(|of| self.measurements.maxima.get(of));
+        match (case.settings.rate, most) {
+            (Rate::ShareOfMax(share), Some(most)) => {
+                format!(" (of {} records/s: {})", grouped(*most as u64), grouped((most * f64::from(share) / 100.0) as u64))
+            }
+            _ => String::new(),
+        }
+    }
+
+    fn is_measured(&self, case: &Case) -> bool {
+        self.measurements.cases.keys().any(|(name, _)| *name == case.name)
+    }
+
+    fn case(&self, text: &mut String, case: &Case) {
+        for latency in SHOWN {
+            for system in self.suite.systems_of(case) {
+                let Some(rounds) = self.measurements.cases.get(&(case.name.clone(), *system)) else { continue };
+                let has = rounds
+                    .iter()
+                    .any(|measured| measured.outcome.latency(latency).is_some_and(|latencies| latencies.percentiles.samples > 0));
+                if has && (latency != "fetched" || case.settings.scenario == Scenario::Consume) {
+                    self.row(text, case, *system, latency, rounds);
+                }
+            }
+        }
+    }
+
+    fn row(&self, text: &mut String, case: &Case, system: SystemName, latency: &str, rounds: &[Measured]) {
+        let figure = |metric: &str| self.measurements.figure(&case.name, system, metric);
+        let number = |metric: &str, digits: usize| figure(metric).map_or("-".to_string(), |figure| format!("{:.digits$}", figure.median));
+        let percentile = |name: &str| {
+            figure(&format!("{latency}.{name}")).map_or("-".to_string(), |figure| bracketed(figure, microseconds(figure.median)))
+        };
+        let label = if latency == "acknowledged" { case.name.clone() } else { format!("{} ({latency})", case.name) };
+        let disturbed = if rounds.iter().any(|measured| !measured.quietness.is_quiet()) { "*" } else { "" };
+        let held = figure("held").map_or("-".to_string(), |held| format!("{:.0} %", held.median * 100.0));
+        let floor = self.measurements.ratio(&case.name, &format!("{latency}.p50"), system, SystemName::Floor);
+        let floor = floor.filter(|_| system != SystemName::Floor).map_or("-".to_string(), |ratio| format!("{:.2}", ratio.median));
+        let rate = figure("rate").map_or("-".to_string(), |rate| grouped(rate.median as u64));
+        let _ = writeln!(
+            text,
+            "| {label} | {}{disturbed} | {rate} | {held} | {} | {} | {} | {} | {} | {floor} | {} | {} | {} |",
+            system.name(),
+            percentile("p50"),
+            percentile("p90"),
+            percentile("p99"),
+            percentile("p99.9"),
+            percentile("max"),
+            number("cpu_per_million", 2),
+            number("resident_max_mb", 0),
+            number("written_per_byte", 2)
+        );
+    }
+
+    fn ratios(&self, text: &mut String, cases: &[&Case]) {
+        let mut rows = Vec::new();
+        for case in cases {
+            let Some(kafka) = self.measurements.better_kafka(self.suite, &case.name) else { continue };
+            for metric in [
+                "rate",
+                "acknowledged.p50",
+                "acknowledged.p99",
+                "acknowledged.p99.9",
+                "end to end.p50",
+                "end to end.p99",
+                "cpu_per_million",
+            ] {
+                let open_loop = case.settings.rate != Rate::Max;
+                if (metric == "rate") == open_loop && metric != "cpu_per_million" && case.settings.scenario != Scenario::Consume {
+                    continue;
+                }
+                if let Some(ratio) = self.measurements.ratio(&case.name, metric, SystemName::Corelane, kafka) {
+                    rows.push(format!("| {} | {metric} | {} | {} | {} |", case.name, kafka.name(), times(ratio.median), spread(ratio)));
+                }
+            }
+        }
+        if !rows.is_empty() {
+            let _ = writeln!(
+                text,
+                "\nCorelane's figure over the original's (the better of its two ways to run), ratio of medians:\n\n| case | figure | beside | ratio | round by round |"
+            );
+            let _ = writeln!(text, "|---|---|---|---|---|\n{}", rows.join("\n"));
+        }
+        let _ = writeln!(text);
+    }
+
+    fn starts(&self, text: &mut String) {
+        if self.measurements.starts.is_empty() {
+            return;
+        }
+        let _ = writeln!(
+            text,
+            "### Start and rest\n\n| system | takes connections, ms | first durable acknowledgement, ms | MB resident after it | idle, % of a core |"
+        );
+        let _ = writeln!(text, "|---|---|---|---|---|");
+        for system in self.measurements.starts.keys() {
+            let figure = |name: &str| self.measurements.figure("", *system, &format!("start.{name}")).map_or(0.0, |figure| figure.median);
+            let _ = writeln!(
+                text,
+                "| {} | {:.0} | {:.0} | {:.0} | {:.2} |",
+                system.name(),
+                figure("listening_ms"),
+                figure("first_ack_ms"),
+                figure("resident_mb"),
+                figure("idle_cpu") * 100.0
+            );
+        }
+        let _ = writeln!(text, "\nFrom exec, on an empty directory, with a topic made in between.\n");
+    }
+
+    fn targets(&self, text: &mut String) {
+        if self.suite.targets.is_empty() {
+            return;
+        }
+        let _ = writeln!(text, "### Targets\n\n| target | figure | is | wanted | |\n|---|---|---|---|---|");
+        for judged in self.measurements.judge_all(self.suite) {
+            let value = judged
+                .value
+                .map_or("-".to_string(), |value| if value.abs() < 10.0 { format!("{value:.3}") } else { format!("{value:.0}") });
+            let judgement = match judged.judgement {
+                Judgement::Met => "met",
+                Judgement::Missed => "**missed**",
+                Judgement::NotMeasured => "not measured",
+            };
+            let _ = writeln!(text, "| {} | {} | {value} | {} | {judgement} |", judged.row, judged.figure, judged.limit);
+        }
+        let _ = writeln!(text);
+    }
+
+    fn foot(&self, text: &mut String) {
+        let _ = writeln!(text, "### Commands\n");
+        for (system, command) in &self.measurements.commands {
+            let _ = writeln!(text, "- {}: `{command}`", system.name());
+        }
+        if !self.measurements.failures.is_empty() {
+            let _ = writeln!(text, "\n### What went wrong\n");
+            for why in &self.measurements.failures {
+                let _ = writeln!(text, "- {why}");
+            }
+        }
+    }
+}
+
+fn verdict_line(verdict: &serde_json::Value) -> String {
+    match verdict {
+        serde_json::Value::String(line) => line.clone(),
+        serde_json::Value::Array(lines) => lines.iter().filter_map(|line| line.as_str()).collect::<Vec<_>>().join("; "),
+        other => other.to_string(),
+    }
+}
+
+fn bracketed(figure: Figure, text: String) -> String {
+    if figure.of_all_rounds { format!("({text})") } else { text }
+}
+
+/// A ratio below one reads better as a fraction.
+fn times(ratio: f64) -> String {
+    if ratio >= 1.0 || ratio <= 0.0 { format!("{ratio:.2}") } else { format!("1/{:.2}", 1.0 / ratio) }
+}
+
+fn spread(ratio: Figure) -> String {
+    if ratio.of_all_rounds { "all rounds together".to_string() } else { format!("{} to {}", times(ratio.least), times(ratio.most)) }
+}
