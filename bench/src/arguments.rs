@@ -37,6 +37,10 @@ pub enum Command {
     Fanout(RunArguments),
     /// Many connections, idle or coming and going, beside a light load.
     Connections(RunArguments),
+    /// Many members of many groups, which commit offsets.
+    Groups(RunArguments),
+    /// One transaction after another from each producer, each of `--batch-records` records.
+    Transactions(RunArguments),
     /// What the workload's file says.
     Run(RunArguments),
     /// A workload's file of the OpenMessaging Benchmark.
@@ -110,7 +114,7 @@ struct Settings {
     /// Of each subscription.
     #[arg(long)]
     consumers: Option<usize>,
-    /// Records a second (of fanout: requests), or `max`.
+    /// Records a second (of fanout requests, of groups commits, of transactions transactions), or `max`.
     #[arg(long)]
     rate: Option<Rate>,
     #[arg(long)]
@@ -161,6 +165,12 @@ struct Settings {
     /// Of connections: how many more come and go each second.
     #[arg(long)]
     connections_per_second: Option<u64>,
+    /// Of groups.
+    #[arg(long)]
+    groups: Option<usize>,
+    /// Of groups: of each.
+    #[arg(long)]
+    members: Option<usize>,
 }
 
 #[derive(Args)]
@@ -269,6 +279,8 @@ impl Settings {
         set(&mut workload.fetch_max_wait_ms, &self.fetch_max_wait_ms);
         set(&mut workload.connections, &self.connections);
         set(&mut workload.connections_per_second, &self.connections_per_second);
+        set(&mut workload.groups, &self.groups);
+        set(&mut workload.members, &self.members);
         workload.class = self.class.or(workload.class);
         workload.topic = self.topic.clone().or(workload.topic.take());
         workload.linger_ms = self.linger_ms.or(workload.linger_ms);

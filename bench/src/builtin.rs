@@ -29,6 +29,8 @@ pub const WORKLOADS: &[(&str, &str)] = files!("workloads":
     "fanout",
     "many-connections",
     "churning-connections",
+    "groups",
+    "transactions",
 );
 
 pub const SUITES: &[(&str, &str)] = files!("suites": "quick", "full", "targets");

@@ -44,6 +44,9 @@ pub struct CompareArguments {
     duration: Option<f64>,
     #[arg(long)]
     minutes: Option<f64>,
+    /// How often a disturbed measurement is made again, at most.
+    #[arg(long)]
+    repeats: Option<usize>,
     /// `rdkafka` measures what its users see; cases that only the raw client can run are left out.
     #[arg(long)]
     client: Option<ClientKind>,
@@ -159,6 +162,7 @@ impl CompareArguments {
     fn suite(&self) -> Result<Suite, Failure> {
         let mut suite = Suite::load(if self.quick { "quick" } else { &self.suite })?;
         suite.rounds = self.rounds.unwrap_or(suite.rounds).max(1);
+        suite.repeats = self.repeats.unwrap_or(suite.repeats);
         suite.minutes = self.minutes.unwrap_or(suite.minutes);
         if self.against.is_some() {
             suite.systems.push(SystemName::Other);

@@ -47,8 +47,11 @@ const CLIENT_LATE_SHARE_MAX: f64 = 0.01;
 pub struct Counts {
     /// Records due in the window.
     pub scheduled: u64,
+    /// Of these.
     pub acknowledged: u64,
-    pub bytes: u64,
+    /// Acknowledgements that came in the window, of whatever was due: the rate of a system that falls behind is in these.
+    pub arrived: u64,
+    pub arrived_bytes: u64,
     pub requests: u64,
     /// Answered with an error.
     pub failed: u64,
@@ -344,7 +347,10 @@ impl Load {
             if in_window {
                 self.counts.requests += 1;
                 self.counts.acknowledged += records;
-                self.counts.bytes += records * self.payload.record_bytes() as u64;
+            }
+            if self.window.contains(now_ns) {
+                self.counts.arrived += records;
+                self.counts.arrived_bytes += records * self.payload.record_bytes() as u64;
             }
         }
         if refused { Err(self.refusal()) } else { Ok(()) }

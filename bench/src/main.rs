@@ -26,6 +26,8 @@ fn main() -> ExitCode {
         Command::Mixed(arguments) => run(&arguments, Some(Scenario::Mixed)),
         Command::Fanout(arguments) => run(&arguments, Some(Scenario::Fanout)),
         Command::Connections(arguments) => run(&arguments, Some(Scenario::Connections)),
+        Command::Groups(arguments) => run(&arguments, Some(Scenario::Groups)),
+        Command::Transactions(arguments) => run(&arguments, Some(Scenario::Transactions)),
         Command::Run(arguments) => run(&arguments, None),
         Command::Omb(arguments) => run_omb(&arguments),
         Command::Compare(arguments) => compare_command::run(&arguments),

@@ -16,7 +16,7 @@ pub struct Outcome {
     pub workload: Workload,
     pub client: ClientFacts,
     pub seconds: f64,
-    /// Acknowledged in the window; of `consume`, read.
+    /// Whose acknowledgement came in the window; of `consume`, read.
     pub records: u64,
     pub bytes: u64,
     pub counts: Counts,

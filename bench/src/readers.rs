@@ -12,6 +12,7 @@ use crate::load::{Setup, gone};
 use crate::progress::Counters;
 use crate::recorder::{LoopKind, Recorder, Window};
 use crate::verify::{Checker, Ledger, Verdict};
+use crate::workload::Scenario;
 
 /// A reader that gets nothing new for so long has got all there is.
 const NO_PROGRESS_MAX: Duration = Duration::from_secs(15);
@@ -191,7 +192,8 @@ fn reader(setup: &Setup<'_>, starts: &[i64], settings: FetchSettings) -> Result<
 /// Reads everything from `starts` to the log's ends and compares it with what was acknowledged.
 pub fn read_back(setup: &Setup<'_>, admin: &mut Admin, starts: &[i64], ledger: &Ledger) -> Result<Verdict, Failure> {
     let ends = admin.end_offsets(setup.topic, setup.workload.partitions)?;
-    let settings = FetchSettings { max_bytes: READ_BACK_BYTES, min_bytes: 1, max_wait_ms: 100 };
+    let committed_only = setup.workload.scenario == Scenario::Transactions;
+    let settings = FetchSettings { max_bytes: READ_BACK_BYTES, min_bytes: 1, max_wait_ms: 100, committed_only };
     let mut consumer = reader(setup, starts, settings)?;
     let mut checker = Checker::new(&setup.payload, ledger.producers(), setup.workload.partitions);
     let clock = setup.clock;

@@ -25,6 +25,10 @@ pub enum Scenario {
     Fanout,
     /// Many connections, idle or coming and going, beside a light load.
     Connections,
+    /// Many members of many groups, which commit offsets.
+    Groups,
+    /// One transaction after another from each producer.
+    Transactions,
 }
 
 impl Scenario {
@@ -36,6 +40,8 @@ impl Scenario {
             Scenario::Mixed => "mixed",
             Scenario::Fanout => "fanout",
             Scenario::Connections => "connections",
+            Scenario::Groups => "groups",
+            Scenario::Transactions => "transactions",
         }
     }
 }
@@ -87,7 +93,7 @@ pub enum Codec {
     Zstd,
 }
 
-/// Records a second; of `fanout`, requests a second.
+/// Records a second; of `fanout` requests, of `groups` commits, of `transactions` transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "toml::Value", into = "String")]
 pub enum Rate {
@@ -186,6 +192,9 @@ pub struct Workload {
     pub connections: usize,
     /// Of `connections`: how many more come and go each second, each asking once.
     pub connections_per_second: u64,
+    /// Of `groups`: how many, and how many members each.
+    pub groups: usize,
+    pub members: usize,
 }
 
 impl Default for Workload {
@@ -221,6 +230,8 @@ impl Default for Workload {
             fetch_max_wait_ms: 500,
             connections: 1_000,
             connections_per_second: 0,
+            groups: 10,
+            members: 10,
         }
     }
 }
@@ -247,6 +258,8 @@ impl Workload {
             ("batch_records", self.batch_records as i64),
             ("in_flight", self.in_flight as i64),
             ("consumers", self.consumers as i64),
+            ("groups", self.groups as i64),
+            ("members", self.members as i64),
         ];
         if let Some((name, count)) = counts.into_iter().find(|(_, count)| *count < 1) {
             return Err(Failure::Settings(format!("{name} = {count}: at least 1 is wanted")));
@@ -275,8 +288,12 @@ impl Workload {
                 "idempotent: only with in_flight up to 5, and not with fanout".to_string(),
             ),
             (
-                self.compression != Codec::None && self.scenario == Scenario::Fanout,
-                "compression: fanout sends its records as they are".to_string(),
+                self.compression != Codec::None && matches!(self.scenario, Scenario::Fanout | Scenario::Transactions),
+                format!("compression: {} sends its records as they are", self.scenario.name()),
+            ),
+            (
+                self.scenario == Scenario::Groups && !matches!(self.rate, Rate::PerSecond(_)),
+                "rate: groups commits on a schedule".to_string(),
             ),
             (
                 self.scenario == Scenario::E2e && self.subscriptions == 0,
@@ -316,11 +333,24 @@ impl Workload {
 
     /// One line for tables: what is asked of the broker.
     pub fn describe(&self) -> String {
-        let unit = if self.scenario == Scenario::Fanout { "requests/s" } else { "records/s" };
+        let unit = match self.scenario {
+            Scenario::Fanout => "requests/s",
+            Scenario::Groups => "commits/s",
+            Scenario::Transactions => "transactions/s",
+            _ => "records/s",
+        };
         let load = match self.rate {
             Rate::PerSecond(rate) => format!("{rate} {unit}, open loop"),
+            Rate::Max if self.scenario == Scenario::Transactions => "saturating: closed loop".to_string(),
             Rate::Max => format!("saturating: closed loop, {} requests in flight", self.in_flight * self.producers),
             Rate::ShareOfMax(share) => format!("{share} % of the maximum, open loop"),
+        };
+        let load = match self.scenario {
+            Scenario::Consume => {
+                format!("{} MiB as fast as they come, {} x {} consumers", self.backlog_mib, self.subscriptions, self.consumers)
+            }
+            Scenario::Groups => format!("{load}, {} groups of {} members", self.groups, self.members),
+            _ => load,
         };
         let settings: Vec<String> = self.settings_of_topic().iter().map(|(key, value)| format!("{key}={value}")).collect();
         let mut line = format!(

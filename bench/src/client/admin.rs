@@ -24,7 +24,7 @@ use crate::workload::Workload;
 
 const LATEST: i64 = -1;
 const TOPIC_RESOURCE: i8 = 2;
-const LEADERS_MAX: Duration = Duration::from_secs(30);
+const LEADERS_MAX: Duration = Duration::from_secs(60);
 
 pub struct Admin {
     connection: Connection,
@@ -99,9 +99,12 @@ impl Admin {
         let deadline = Instant::now() + LEADERS_MAX;
         while Instant::now() < deadline {
             if self.partitions_with_leader(topic)? == Some(partitions) {
-                // Apache Kafka names a leader before its replica takes writes.
-                std::thread::sleep(Duration::from_millis(500));
-                return Ok(());
+                // Apache Kafka names a leader before its replica takes writes, so each is asked for something, too.
+                match self.end_offsets(topic, partitions) {
+                    Ok(_) => return Ok(()),
+                    Err(Failure::Refused(_)) => (),
+                    Err(other) => return Err(other),
+                }
             }
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -27,11 +27,18 @@ pub struct FetchSettings {
     pub max_bytes: i32,
     pub min_bytes: i32,
     pub max_wait_ms: i32,
+    /// Only what is not part of an open or an aborted transaction.
+    pub committed_only: bool,
 }
 
 impl FetchSettings {
     pub fn of(workload: &Workload) -> FetchSettings {
-        FetchSettings { max_bytes: workload.fetch_max_bytes, min_bytes: workload.fetch_min_bytes, max_wait_ms: workload.fetch_max_wait_ms }
+        FetchSettings {
+            max_bytes: workload.fetch_max_bytes,
+            min_bytes: workload.fetch_min_bytes,
+            max_wait_ms: workload.fetch_max_wait_ms,
+            committed_only: false,
+        }
     }
 }
 
@@ -147,6 +154,7 @@ impl Consumer {
             max_wait_ms: self.settings.max_wait_ms,
             min_bytes: self.settings.min_bytes,
             max_bytes: self.settings.max_bytes,
+            isolation_level: i8::from(self.settings.committed_only),
             session_id: self.session.id,
             session_epoch: self.session.epoch,
             topics,

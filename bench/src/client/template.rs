@@ -47,6 +47,15 @@ pub struct Template {
 impl Template {
     /// `records` of each batch.
     pub fn new(workload: &Workload, topic: &str, records: usize) -> io::Result<Template> {
+        Template::with(workload, topic, records, None)
+    }
+
+    /// For records that are part of a transaction.
+    pub fn transactional(workload: &Workload, topic: &str, transactional_id: &str) -> io::Result<Template> {
+        Template::with(workload, topic, workload.batch_records, Some(transactional_id))
+    }
+
+    fn with(workload: &Workload, topic: &str, records: usize, transactional_id: Option<&str>) -> io::Result<Template> {
         let compression = match workload.compression {
             Codec::None => Compression::None,
             Codec::Gzip => Compression::Gzip,
@@ -56,11 +65,11 @@ impl Template {
         };
         let keyed = workload.keys > 0;
         let (key, value) = (keyed.then_some(&[0; KEY_BYTES][..]), vec![0; workload.record_bytes]);
-        let mut builder = BatchBuilder::new(BatchOptions::default());
+        let mut builder = BatchBuilder::new(BatchOptions { transactional: transactional_id.is_some(), ..BatchOptions::default() });
         (0..records).for_each(|_| builder.push(key, Some(&value), 0, &[]));
         let batch = builder.build().map_err(|error| invalid(format!("{error:?}")))?;
         let partitions = workload.partitions_per_request();
-        let frame = produce_frame(topic, workload.acks, (0..partitions).map(|_| batch.clone()))?;
+        let frame = produce_frame(topic, workload.acks, transactional_id, (0..partitions).map(|_| batch.clone()))?;
         let batches = batch_ranges(frame.len(), partitions, batch.len());
         Ok(Template { topic: topic.to_string(), acks: workload.acks, compression, keyed, frame, batches, records: record_ranges(&batch)? })
     }
@@ -140,12 +149,13 @@ impl Template {
     }
 }
 
-fn produce_frame(topic: &str, acks: i16, batches: impl Iterator<Item = Bytes>) -> io::Result<Vec<u8>> {
+fn produce_frame(topic: &str, acks: i16, transactional_id: Option<&str>, batches: impl Iterator<Item = Bytes>) -> io::Result<Vec<u8>> {
     let partitions = batches
         .enumerate()
         .map(|(index, batch)| PartitionProduceData { index: index as i32, records: Some(Records::from(batch)), ..Default::default() })
         .collect();
-    frame_of(PRODUCE_VERSION, 0, &request(topic, acks, partitions))
+    let request = ProduceRequest { transactional_id: transactional_id.map(Str::from), ..request(topic, acks, partitions) };
+    frame_of(PRODUCE_VERSION, 0, &request)
 }
 
 fn request(topic: &str, acks: i16, partition_data: Vec<PartitionProduceData>) -> ProduceRequest {

@@ -14,9 +14,6 @@ use crate::outcome::Outcome;
 use crate::scenario::{self, Target};
 use crate::workload::{Class, Rate, Scenario, Workload};
 
-/// A disturbed measurement is made again so often at most.
-const REPEATS_MAX: usize = 2;
-
 /// One measurement of a case on a system.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measured {
@@ -25,6 +22,13 @@ pub struct Measured {
     pub quietness: Quietness,
     /// How often it had been made before, in vain.
     pub repeats: usize,
+}
+
+impl Measured {
+    /// Whether a disturbed machine is reason enough for the failure: the client cannot be in time on a core that others take.
+    fn excuses(&self, failure: &Failure) -> bool {
+        matches!(failure, Failure::ClientTooSlow(_)) && !self.quietness.is_quiet()
+    }
 }
 
 /// Everything that was measured.
@@ -146,7 +150,7 @@ impl Rounds<'_> {
             match self.measure(round, &running, case) {
                 Ok(measured) => {
                     (self.say)(&format!("  {:12} {:24} {}", system.name(), case.name, line(&measured)));
-                    if let Some(failure) = &measured.outcome.failure {
+                    if let Some(failure) = measured.outcome.failure.as_ref().filter(|failure| !measured.excuses(failure)) {
                         self.fail(format!("{}, case {}, round {round}: {failure}", system.name(), case.name));
                     }
                     self.measurements.cases.entry((case.name.clone(), system)).or_default().push(measured);
@@ -185,13 +189,14 @@ impl Rounds<'_> {
     fn measure(&self, round: usize, running: &Running, case: &Case) -> Result<Measured, Failure> {
         let workload = self.workload_of(case)?;
         let mut best: Option<Measured> = None;
-        for repeats in 0..=REPEATS_MAX {
+        for repeats in 0..=self.suite.repeats {
             let watched: Vec<u32> = running.watched().iter().map(|watched| watched.pid).collect();
             let control = Control::start(&watched);
             let outcome = self.run_client(&workload, running);
             let quietness = control.finish();
             let measured = Measured { round, outcome: outcome?, quietness, repeats };
-            let is_quiet = measured.quietness.is_quiet();
+            // A client that was late on a quiet machine may have been unlucky, too.
+            let is_quiet = measured.quietness.is_quiet() && !matches!(measured.outcome.failure, Some(Failure::ClientTooSlow(_)));
             // A lost record is news on any machine.
             let is_lost = matches!(measured.outcome.failure, Some(Failure::NotReadBack(_)));
             let is_final = is_quiet || is_lost || self.began.elapsed() > self.limit().mul_f64(round as f64 / self.suite.rounds as f64);

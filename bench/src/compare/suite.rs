@@ -46,6 +46,8 @@ pub struct Suite {
     pub rounds: usize,
     /// When they are over, no round is begun and none run again.
     pub minutes: f64,
+    /// A disturbed measurement is made again so often at most.
+    pub repeats: usize,
     pub systems: Vec<SystemName>,
     pub jvm_warm_up_seconds: f64,
     /// How long a started system is left alone, and its idle CPU looked at.
@@ -67,6 +69,7 @@ impl Default for Suite {
             leaves_out: Vec::new(),
             rounds: 3,
             minutes: 60.0,
+            repeats: 2,
             systems: vec![SystemName::Corelane, SystemName::Kafka, SystemName::Floor],
             jvm_warm_up_seconds: 6.0,
             idle_seconds: 2.0,

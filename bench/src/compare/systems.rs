@@ -174,6 +174,7 @@ impl Place {
         let own = [
             ("listeners".to_string(), format!("PLAINTEXT://{address}")),
             ("socket.tcp.congestion.control".to_string(), self.congestion_control.clone()),
+            ("group.initial.rebalance.delay.ms".to_string(), "0".to_string()),
         ];
         let given = self.corelane_settings.iter().chain(&shape.settings);
         for (key, value) in own.iter().map(|(key, value)| (key, value)).chain(given) {

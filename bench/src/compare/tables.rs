@@ -11,7 +11,7 @@ use crate::table::{grouped, microseconds};
 use crate::workload::{Class, Rate, Scenario};
 
 /// Latencies that a table shows, where a scenario has them.
-const SHOWN: [&str; 4] = ["acknowledged", "end to end", "connected", "fetched"];
+const SHOWN: [&str; 6] = ["acknowledged", "end to end", "connected", "fetched", "committed", "heartbeat"];
 
 pub struct Tables<'a> {
     pub suite: &'a Suite,

@@ -40,7 +40,7 @@ impl Connections {
     /// Opens those that are held.
     pub fn open(setup: &Setup<'_>, target: &Target) -> Result<Connections, Failure> {
         let workload = setup.workload;
-        allow_descriptors(workload.connections as u64 + SPARE_DESCRIPTORS)?;
+        allow_descriptors(workload.connections as u64)?;
         let request = frame_of(API_VERSIONS_VERSION, 1, &request()).map_err(|error| Failure::Settings(error.to_string()))?;
         let resident = || target.watched.first().and_then(|watched| resident_bytes(watched.pid).ok());
         let (resident_before, began_ns) = (resident(), setup.clock.now_ns());
@@ -151,7 +151,8 @@ fn request() -> ApiVersionsRequest {
     ApiVersionsRequest { client_software_name: "corelane-bench".into(), client_software_version: "1".into(), ..Default::default() }
 }
 
-fn allow_descriptors(wanted: u64) -> Result<(), Failure> {
+pub fn allow_descriptors(wanted: u64) -> Result<(), Failure> {
+    let wanted = wanted + SPARE_DESCRIPTORS;
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= wanted) {

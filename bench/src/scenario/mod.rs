@@ -3,6 +3,8 @@
 mod connections;
 mod consume;
 mod drive;
+mod groups;
+mod transactions;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -80,6 +82,8 @@ pub fn run(workload: &Workload, target: &Target) -> Result<Outcome, Failure> {
     };
     match workload.scenario {
         Scenario::Consume => consume::run(setup, admin, target),
+        Scenario::Groups => groups::run(&setup, target),
+        Scenario::Transactions => transactions::run(&setup, admin, target),
         _ => produce(setup, admin, target),
     }
 }
@@ -137,8 +141,8 @@ fn produce(mut setup: Setup<'_>, mut admin: Admin, target: &Target) -> Result<Ou
         workload: workload.clone(),
         client: facts(target),
         seconds,
-        records: parts.load.counts.acknowledged,
-        bytes: parts.load.counts.bytes,
+        records: parts.load.counts.arrived,
+        bytes: parts.load.counts.arrived_bytes,
         counts: parts.load.counts.clone(),
         client_lag: parts.load.client_lag,
         latencies: Vec::new(),
