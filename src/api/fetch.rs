@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use super::fetch_session::{FetchContext, NamedPartition, PartitionOutcome, WantedPartition};
+use super::fetch_session::{FINAL_EPOCH, FetchContext, NamedPartition, PartitionOutcome, WantedPartition};
 use super::{Answer, RequestContext, Response};
 use crate::cluster::TopicIdPartition;
 use crate::partition::{FileRange, Piece};
@@ -35,6 +35,12 @@ pub async fn handle(context: &RequestContext, request: FetchRequest) -> Answer {
         }
     };
     let fetch = Fetch::new(context, &request, &session);
+    if request.session_epoch == FINAL_EPOCH {
+        fetch.by_owner().iter().for_each(|(owner, _)| context.connection.traffic.note(*owner));
+    } else {
+        // The session lies on this shard.
+        context.connection.traffic.note(context.shard.id());
+    }
     let results = fetch.read_until_satisfied().await;
     let (response, files) = fetch.response(session, results);
     respond(context, &response, files)

@@ -14,7 +14,7 @@ use crate::wire::{ErrorCode, Str};
 /// Epoch of a request that wants a new session.
 const INITIAL_EPOCH: i32 = 0;
 /// Epoch of a request that wants none, and closes the one that it names.
-const FINAL_EPOCH: i32 = -1;
+pub(super) const FINAL_EPOCH: i32 = -1;
 /// A session that nobody used for this long makes room for a new one.
 const EVICTION_MS: i64 = 120_000;
 

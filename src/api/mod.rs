@@ -20,6 +20,7 @@ pub mod produce;
 mod response;
 mod sasl;
 pub mod topics;
+pub mod traffic;
 pub mod transactions;
 
 use std::cell::RefCell;
@@ -33,6 +34,7 @@ use bytes::Bytes;
 
 pub use self::fetch_session::FetchSessions;
 pub use self::response::{Answer, CloseReason, Response};
+pub use self::traffic::Traffic;
 use crate::config::Listener;
 use crate::rt::stages::Stages;
 use crate::shard::Shard;
@@ -49,6 +51,8 @@ pub struct ConnectionContext {
     pub peer_address: SocketAddr,
     /// The fetch sessions of the shard.
     pub fetch_sessions: Rc<RefCell<FetchSessions>>,
+    /// Which shards its requests go to.
+    pub traffic: Traffic,
 }
 
 impl ConnectionContext {

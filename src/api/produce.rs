@@ -16,6 +16,7 @@ use crate::log::ValidatedBatch;
 use crate::log::validation::{self, Rejected, Step, Validation, ValidationRules};
 use crate::rt;
 use crate::rt::stages::Moment;
+use crate::shard::Append;
 use crate::shard::message::{AppendItem, AppendResult, Guarding, Reply, Request as ShardRequest};
 use crate::txn::{EPOCH_BUMP_VERSION, Producer};
 use crate::wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
@@ -222,8 +223,10 @@ impl Admission {
         for (owner, places) in by_owner.into_iter().enumerate().filter(|(_, places)| !places.is_empty()) {
             let items = places.iter().map(|place| self.take_item(*place)).collect();
             let stages = self.context.stages.clone();
-            let append = ShardRequest::Append { items, wait_durable, transaction_version, stages };
-            let call = self.context.shard.call(rt::ShardId(owner as u16), append);
+            let append = Append { items, wait_durable, transaction_version, stages };
+            let owner = rt::ShardId(owner as u16);
+            self.context.connection.traffic.note(owner);
+            let call = self.context.shard.call(owner, ShardRequest::Append(append));
             calls.push((places, call));
         }
         HandedOver { context: self.context, topics: self.topics, calls }

@@ -30,6 +30,7 @@ getters! {
     bound_listeners: &[String] = "listeners";
     broker_rack: Option<&str> = "broker.rack";
     connection_frame_timeout_ms: i32 = "connection.frame.timeout.ms";
+    connection_move_enable: bool = "connection.move.enable";
     connection_produce_inflight_max: i32 = "connection.produce.inflight.max";
     connection_queued_bytes_max: i64 = "connection.queued.bytes.max";
     connections_max_idle_ms: i64 = "connections.max.idle.ms";

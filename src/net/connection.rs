@@ -18,7 +18,7 @@ use super::pipeline::Pipeline;
 use crate::api::{self, Answer, Begun, CloseReason, ConnectionContext, Response};
 use crate::rt::file::File;
 use crate::rt::stages::{Moment, Stages};
-use crate::rt::{self, net::Stream};
+use crate::rt::{self, ShardId, net::Stream};
 use crate::shard::Shard;
 use crate::wire::Chunk;
 
@@ -39,6 +39,13 @@ pub enum Ended {
     FrameSize(i32),
     /// A request could not be served and has no error answer.
     Refused(CloseReason),
+    /// It did not end: that shard serves it better. Nothing is under way; these bytes were read and belong to the next requests.
+    Leaving {
+        /// The shard.
+        to: ShardId,
+        /// The beginning of what is to be read there.
+        unread: Bytes,
+    },
 }
 
 /// What the reaper looks at to end connections that are idle or stuck, and the books of shutdown.
@@ -51,13 +58,14 @@ pub struct Activity {
     pub busy: Cell<usize>,
 }
 
-/// Serves one client until either side closes.
+/// Serves one client until either side closes or it is better served elsewhere. `unread` comes before what the socket gives.
 pub async fn serve(
     shard: Rc<Shard>,
     stream: Rc<Stream>,
     context: Rc<ConnectionContext>,
     limits: Rc<Limits>,
     activity: Rc<Activity>,
+    unread: Bytes,
 ) -> Ended {
     let pipeline = Pipeline::new();
     let failure: Rc<RefCell<Option<Ended>>> = Rc::default();
@@ -75,7 +83,9 @@ pub async fn serve(
             }
         }
     });
-    let mut reader = Reader { stream: &stream, buffer: BytesMut::new(), last_read: Instant::now(), limits: &limits, activity: &activity };
+    activity.frame_since.set((!unread.is_empty()).then(Instant::now));
+    let mut reader =
+        Reader { stream: &stream, buffer: BytesMut::from(unread), last_read: Instant::now(), limits: &limits, activity: &activity };
     let ended = read_requests(&mut reader, &shard, &context, &pipeline, &failure).await;
     pipeline.close();
     // What was asked before the client closed its side is still answered.
@@ -123,6 +133,10 @@ async fn read_requests(
                 drop(held);
                 pipeline.push(Box::pin(std::future::ready(answer)), request_bytes);
             }
+        }
+        if let Some(to) = context.traffic.better_place(reader.last_read) {
+            pipeline.drained().await;
+            return Ended::Leaving { to, unread: std::mem::take(&mut reader.buffer).freeze() };
         }
     }
 }

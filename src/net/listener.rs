@@ -9,13 +9,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hashbrown::HashMap;
 
 use crate::config::Config;
 use crate::rt::sync::Notify;
 use crate::rt::{self, ShardId, net::Listener};
 use crate::shard::Shard;
-use crate::shard::message::{NewConnection, Request};
+use crate::shard::message::{NewConnection, Reply, Request};
 
 /// After a failed accept (no descriptors left, say) the next try waits this long.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -139,14 +140,20 @@ pub async fn accept(shard: Rc<Shard>, listener: Listener, listener_index: usize,
             continue;
         }
         let to = connections.place(shard.shards());
-        let request = Request::Connection(NewConnection { descriptor, peer_address, listener_index });
-        // The call ends when the connection does; the count follows it.
-        let call = shard.call(to, request);
-        let connections = Rc::clone(&connections);
+        let new = NewConnection { descriptor, peer_address, listener_index, unread: Bytes::new(), moved_at: None };
+        let (shard, connections) = (Rc::clone(&shard), Rc::clone(&connections));
+        // The count follows the connection to its end, wherever that is.
         rt::spawn(async move {
-            call.await;
+            serve(&shard, to, new).await;
             connections.closed(address);
         })
         .detach();
+    }
+}
+
+/// Has a connection served, by one shard after the other where it moves, until it has ended.
+async fn serve(shard: &Rc<Shard>, mut at: ShardId, mut connection: NewConnection) {
+    while let Reply::Moved { to, connection: moved } = shard.call(at, Request::Connection(connection)).await {
+        (at, connection) = (to, moved);
     }
 }

@@ -17,12 +17,12 @@ use slab::Slab;
 
 use self::connection::{Activity, Ended};
 use self::limits::Limits;
-use crate::api::{ConnectionContext, FetchSessions};
+use crate::api::{ConnectionContext, FetchSessions, Traffic};
 use crate::config::{Config, Listener as ListenerSettings};
 use crate::rt::net::{SocketOptions, Stream};
-use crate::rt::{self};
+use crate::rt::{self, ShardId};
 use crate::shard::message::NewConnection;
-use crate::shard::{ClientHandler, Shard};
+use crate::shard::{ClientHandler, Served, Shard};
 
 /// How often the connections of a shard are looked through for idle and stuck ones.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
@@ -70,28 +70,41 @@ impl Net {
         })
     }
 
-    /// Serves a connection that the acceptor handed over, until it ends.
-    async fn serve_client(&self, new: NewConnection) {
-        let Some(shard) = self.shard.upgrade() else { return };
-        let peer_address = new.peer_address;
-        let stream = match Stream::from_fd(new.descriptor, &self.socket_options) {
+    /// Serves a connection that the acceptor or another shard handed over, until it ends or goes on elsewhere.
+    async fn serve_client(&self, new: NewConnection) -> Option<(ShardId, NewConnection)> {
+        let shard = self.shard.upgrade().filter(|_| !self.stopping.get())?;
+        let NewConnection { descriptor, peer_address, listener_index, unread, moved_at } = new;
+        let stream = match Stream::from_fd(descriptor, &self.socket_options) {
             Ok(stream) => Rc::new(stream),
             Err(error) => {
                 tracing::debug!(peer = %peer_address, %error, "the connection went away before it was set up");
-                return;
+                return None;
             }
         };
         let activity = Rc::new(Activity { last: Cell::new(Instant::now()), frame_since: Cell::new(None), busy: Cell::new(0) });
         let place = self.open.borrow_mut().insert(Open { stream: Rc::clone(&stream), activity: Rc::clone(&activity) });
         let context = Rc::new(ConnectionContext {
-            listener: Arc::clone(&self.listeners[new.listener_index]),
+            listener: Arc::clone(&self.listeners[listener_index]),
             local_address: stream.local_addr(),
             peer_address,
             fetch_sessions: Rc::clone(&self.fetch_sessions),
+            traffic: Traffic::new(shard.id(), shard.shards(), moved_at, !shard.config().connection_move_enable()),
         });
-        let ended = connection::serve(shard, stream, context, self.limits(), activity).await;
-        self.open.borrow_mut().remove(place);
-        self.tell(peer_address, &ended);
+        let ended = connection::serve(shard, Rc::clone(&stream), context, self.limits(), activity, unread).await;
+        drop(self.open.borrow_mut().remove(place));
+        match ended {
+            Ended::Leaving { to, unread } => {
+                tracing::debug!(peer = %peer_address, shard = to.0, "the connection moves to the shard of its partitions");
+                let stream = Rc::try_unwrap(stream).expect("both halves of the connection have ended");
+                // Whatever the ring still watches of this socket is cancelled, and that has been seen, before another shard has it.
+                let descriptor = stream.into_fd().await;
+                Some((to, NewConnection { descriptor, peer_address, listener_index, unread, moved_at: Some(Instant::now()) }))
+            }
+            ended => {
+                self.tell(peer_address, &ended);
+                None
+            }
+        }
     }
 
     /// Closes idle and stuck connections, for ever.
@@ -131,7 +144,7 @@ impl Net {
 
     fn tell(&self, peer: SocketAddr, ended: &Ended) {
         match ended {
-            Ended::ByClient => {}
+            Ended::ByClient | Ended::Leaving { .. } => {}
             Ended::Broken(error) => tracing::debug!(%peer, %error, "connection broken"),
             Ended::FrameSize(bytes) => {
                 self.client_errors.line(|| tracing::warn!(%peer, bytes, "closed: size of a frame outside 0 to socket.request.max.bytes"))
@@ -142,7 +155,7 @@ impl Net {
 }
 
 impl ClientHandler for Rc<Net> {
-    fn serve(&self, new: NewConnection) -> Pin<Box<dyn Future<Output = ()>>> {
+    fn serve(&self, new: NewConnection) -> Served {
         let net = Rc::clone(self);
         Box::pin(async move { net.serve_client(new).await })
     }

@@ -5,14 +5,18 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Instant;
 
+use bytes::Bytes;
+
+use super::append::Append;
 use crate::cluster::{Image, TopicIdPartition};
 use crate::drive::controller::{ControllerReply, ControllerRequest};
 use crate::drive::groups::{GroupReply, GroupRequest};
 use crate::drive::transactions::{Markers, TransactionRequest};
 use crate::log::{ValidatedBatch, VerificationGuard};
 use crate::partition::{Piece, Seen};
-use crate::rt::stages::Stages;
+use crate::rt::ShardId;
 use crate::txn::Reply as TransactionReply;
 use crate::wire::ErrorCode;
 
@@ -31,9 +35,8 @@ pub enum Message {
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub enum Request {
-    /// Append batches to partitions of this shard, in this order. Answered by `Reply::Append` when durable, or at once if nobody waits.
-    /// `transaction_version` is 2 where the clients' requests are of that protocol (KIP-890), and matters to transactional batches only.
-    Append { items: Vec<AppendItem>, wait_durable: bool, transaction_version: i16, stages: Stages },
+    /// Append batches to partitions of this shard. Answered by `Reply::Append` when durable, or at once if nobody waits.
+    Append(Append),
     /// Take guards for the first batches of transactions. Answered by `Reply::Guards`.
     Guards { items: Vec<GuardItem> },
     /// End a transaction in partitions of this shard. Answered by `Reply::Markers` when durable.
@@ -60,7 +63,7 @@ pub enum Request {
     Controller(ControllerRequest),
     /// The metadata has changed. Answered by `Reply::Done`.
     Image { image: Arc<Image>, step: PublishStep },
-    /// Serve this client. Answered by `Reply::Done` when it has gone.
+    /// Serve this client. Answered by `Reply::Done` when it has gone, by `Reply::Moved` when it is to go on elsewhere.
     Connection(NewConnection),
     /// Go a step towards the end. Answered by `Reply::Stopped`.
     Stop(StopStep),
@@ -113,6 +116,13 @@ pub enum Reply {
     Controller(ControllerReply),
     /// The step is taken; whether cleanly.
     Stopped(bool),
+    /// The client is to be served by that shard from now on.
+    Moved {
+        /// Where most of what it asks for lies.
+        to: ShardId,
+        /// The client.
+        connection: NewConnection,
+    },
     /// Done.
     Done,
 }
@@ -291,7 +301,7 @@ pub struct ProducerAnswer {
     pub current_transaction_start_offset: i64,
 }
 
-/// A client that has just been accepted.
+/// A client that a shard is to serve: just accepted, or on its way from another shard.
 #[derive(Debug)]
 pub struct NewConnection {
     /// Its socket.
@@ -300,4 +310,8 @@ pub struct NewConnection {
     pub peer_address: SocketAddr,
     /// Which listener it dialled.
     pub listener_index: usize,
+    /// Bytes that were read from it and not looked at.
+    pub unread: Bytes,
+    /// When it last came from another shard.
+    pub moved_at: Option<Instant>,
 }

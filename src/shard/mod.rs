@@ -2,6 +2,7 @@
 //!
 //! A shard is one thread; everything here is `Rc` and `RefCell`, nothing is shared or locked. No borrow lives across an await.
 
+mod append;
 mod mesh;
 pub mod message;
 mod metadata_log;
@@ -21,6 +22,7 @@ use std::task::{Context, Poll};
 use hashbrown::HashMap;
 use uuid::Uuid;
 
+pub use self::append::Append;
 pub use self::mesh::Mesh;
 use self::message::{NewConnection, Reply, Request};
 pub use self::route::owner;
@@ -39,10 +41,13 @@ use crate::wire::ErrorCode;
 /// Bytes that decompression and recompression of clients' batches may hold at a time on one shard; a batch that needs more than all of it waits until it is alone.
 const VALIDATION_MEMORY_BYTES: usize = 64 * 1024 * 1024;
 
+/// A client while it is served; in the end it has gone, or is to be served by that shard.
+pub type Served = Pin<Box<dyn Future<Output = Option<(ShardId, NewConnection)>>>>;
+
 /// Who serves the clients of a shard: `net`, which this room does not name.
 pub trait ClientHandler {
-    /// Serves a client that the acceptor handed over, until it has gone.
-    fn serve(&self, new: NewConnection) -> Pin<Box<dyn Future<Output = ()>>>;
+    /// Serves a client until it has gone, or until it is to be served by another shard.
+    fn serve(&self, new: NewConnection) -> Served;
 
     /// The broker's settings were altered.
     fn settings_changed(&self, config: &Config);
@@ -217,11 +222,13 @@ impl Shard {
 
     /// Asks the shard `to`, which may be this one. The request leaves now, in the order of the calls; the future waits for the answer, and cancels the request when dropped.
     pub fn call(self: &Rc<Shard>, to: ShardId, request: Request) -> Call {
-        if to == self.id {
-            let shard = Rc::clone(self);
-            Call::Local(rt::spawn(async move { shard.serve(request).await }))
-        } else {
-            Call::Remote(self.mesh.call(to, request))
+        if to != self.id {
+            return Call::Remote(self.mesh.call(to, request));
+        }
+        let shard = Rc::clone(self);
+        match request {
+            Request::Append(append) => self.append_here(append),
+            request => Call::Local(rt::spawn(async move { shard.serve(request).await })),
         }
     }
 
@@ -266,6 +273,8 @@ fn request_memory_bytes(config: &Config, shards: u16) -> usize {
 
 /// An answer on its way, from this shard or another.
 pub enum Call {
+    /// What is left of it is a wait.
+    Waiting(Pin<Box<dyn Future<Output = Reply>>>),
     /// A task of this shard.
     Local(Task<Reply>),
     /// A message to another shard.
@@ -277,6 +286,7 @@ impl Future for Call {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Reply> {
         match self.get_mut() {
+            Call::Waiting(wait) => wait.as_mut().poll(context),
             Call::Local(task) => Pin::new(task).poll(context),
             Call::Remote(call) => Pin::new(call).poll(context),
         }

@@ -3,14 +3,10 @@
 use std::rc::Rc;
 
 use super::Shard;
-use super::message::{
-    AppendItem, AppendResult, EpochEndItem, OffsetAnswer, OffsetItem, ProducerAnswer, ReadItem, ReadResult, Reply, Request, WatchItem,
-};
+use super::message::{EpochEndItem, OffsetAnswer, OffsetItem, ProducerAnswer, ReadItem, ReadResult, Reply, Request, WatchItem};
 use crate::cluster::{METADATA_PARTITION, TopicIdPartition};
-use crate::log::{AppendError, Origin};
-use crate::partition::{Appending, FetchWaiter, Isolation, OffsetTarget, Partition, ReadRequest, Refusal};
+use crate::partition::{FetchWaiter, Isolation, OffsetTarget, Partition, ReadRequest, Refusal};
 use crate::rt;
-use crate::rt::stages::{Moment, Stages};
 use crate::wire::ErrorCode;
 
 /// Partitions that are planned between two looks at what else the shard has to do.
@@ -20,9 +16,7 @@ impl Shard {
     /// Does what `request` asks of this shard.
     pub(super) async fn serve(self: &Rc<Shard>, request: Request) -> Reply {
         match request {
-            Request::Append { items, wait_durable, transaction_version, stages } => {
-                Reply::Append(self.append(items, wait_durable, transaction_version, &stages).await)
-            }
+            Request::Append(append) => Reply::Append(self.append(append).await),
             Request::Guards { items } => Reply::Guards(items.iter().map(|item| self.guard(item)).collect()),
             Request::WriteMarkers(markers) => Reply::Markers(self.write_markers(&markers).await),
             Request::Read { items, max_bytes } => Reply::Read(self.read(items, max_bytes).await),
@@ -47,58 +41,12 @@ impl Shard {
             }
             Request::Connection(new) => {
                 let handler = self.client_handler.get().expect("connections come once net has started");
-                handler.serve(new).await;
-                Reply::Done
+                match handler.serve(new).await {
+                    None => Reply::Done,
+                    Some((to, connection)) => Reply::Moved { to, connection },
+                }
             }
             Request::Stop(step) => Reply::Stopped(self.stop(step).await),
-        }
-    }
-
-    /// The batches are admitted in their order; then all are waited for together.
-    async fn append(&self, items: Vec<AppendItem>, wait_durable: bool, transaction_version: i16, stages: &Stages) -> Vec<AppendResult> {
-        let mut admitted = Vec::with_capacity(items.len());
-        let turn = self.admission.acquire(1).await;
-        for item in items {
-            admitted.push(self.admit(&item, transaction_version).await);
-        }
-        drop(turn);
-        stages.mark(Moment::HandedOver);
-        let mut results = Vec::with_capacity(admitted.len());
-        for admission in admitted {
-            results.push(match admission {
-                Ok((partition, appending)) if wait_durable => match partition.wait_durable(appending.sequence).await {
-                    Ok(()) => {
-                        partition.mark_group(appending.sequence, stages);
-                        appended(&appending)
-                    }
-                    Err(error) => refused(&error, appending.log_start_offset),
-                },
-                Ok((_, appending)) => appended(&appending),
-                Err(result) => result,
-            });
-        }
-        results
-    }
-
-    async fn admit(&self, item: &AppendItem, transaction_version: i16) -> Result<(Rc<Partition>, Appending), AppendResult> {
-        let Some(partition) = self.partitions.get(&item.partition) else {
-            return Err(AppendResult {
-                error: ErrorCode::NotLeaderOrFollower,
-                message: None,
-                base_offset: -1,
-                last_offset: -1,
-                log_append_time_ms: -1,
-                log_start_offset: -1,
-            });
-        };
-        let origin = Origin::Client { transaction_version };
-        let appended = match item.guarding {
-            None => partition.append(&item.batch, origin).await,
-            Some(guarding) => partition.append_verified(&item.batch, origin, guarding.guard()).await,
-        };
-        match appended {
-            Ok(appending) => Ok((partition, appending)),
-            Err(error) => Err(refused(&error, partition.log_start_offset())),
         }
     }
 
@@ -217,27 +165,5 @@ impl Shard {
 
     fn led(&self, key: &TopicIdPartition) -> Result<Rc<Partition>, Refusal> {
         self.partitions.get(key).ok_or(Refusal::NotLeader)
-    }
-}
-
-fn appended(appending: &Appending) -> AppendResult {
-    AppendResult {
-        error: ErrorCode::None,
-        message: None,
-        base_offset: appending.base_offset,
-        last_offset: appending.last_offset,
-        log_append_time_ms: appending.log_append_time_ms,
-        log_start_offset: appending.log_start_offset,
-    }
-}
-
-fn refused(error: &AppendError, log_start_offset: i64) -> AppendResult {
-    AppendResult {
-        error: error.error_code(),
-        message: Some(error.to_string()),
-        base_offset: -1,
-        last_offset: -1,
-        log_append_time_ms: -1,
-        log_start_offset,
     }
 }

@@ -1,6 +1,7 @@
 //! What happens when things go wrong: brokers killed, stopped, started twice, attacked. Each case starts brokers of its own, one case after the other.
 
 mod crash;
+mod crossing;
 mod hostile;
 mod settings;
 mod start;
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
     trials.extend(own_broker_trials("stop", stop::CASES));
     trials.extend(own_broker_trials("start", start::CASES));
     trials.extend(own_broker_trials("settings", settings::CASES));
+    trials.extend(own_broker_trials("crossing", crossing::CASES));
     trials.extend(own_broker_trials("hostile", hostile::CASES));
     harness::suite::main_one_by_one(trials)
 }

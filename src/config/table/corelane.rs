@@ -27,6 +27,10 @@ pub(super) const ROWS: &[Setting] = settings! {
     /// A client that has begun to send a request must have sent all of it within so long, else it is disconnected.
     "connection.frame.timeout.ms": Int = "60000", AtLeast(1), ReadOnly, Works;
 
+    /// Whether a connection whose requests go almost wholly to one other shard moves to that shard: within a second,
+    /// and then not again for a minute. Takes the hop between two cores off its way.
+    "connection.move.enable": Boolean = "true", Any, ReadOnly, Works;
+
     /// Produce requests of one connection that may wait for durability at a time. The next is not read before one
     /// of them is answered.
     "connection.produce.inflight.max": Int = "32", Between(1, 10_000), ReadOnly, Works;
