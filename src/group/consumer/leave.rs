@@ -5,7 +5,6 @@ use super::member::{LEFT_FOR_A_WHILE_EPOCH, Member};
 use super::topic_hash::metadata_hash;
 use super::{ConsumerGroup, Refusal};
 use crate::group::coordinator::Turn;
-use crate::group::timer::TimerOf;
 use crate::wire::Str;
 use crate::wire::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
 use std::collections::BTreeMap;
@@ -61,11 +60,7 @@ impl ConsumerGroup {
             // Nobody is left to assign to. The next member need not wait for the assignment interval.
             turn.step.records.push(self.target_epoch_record(self.epoch + 1, 0));
         }
-        for member in leaving {
-            for timer in [TimerOf::MemberSession, TimerOf::MemberRebalance, TimerOf::MemberJoin, TimerOf::MemberSync] {
-                self.disarm(turn, timer(member.id.clone()));
-            }
-        }
+        // Their timers stay, in case this is refused; they find nobody otherwise.
     }
 
     /// What only these members subscribed by need not be resolved any more.

@@ -481,24 +481,28 @@ impl ConsumerGroup {
     pub(crate) fn on_timer(&self, turn: &mut Turn<'_>, of: &TimerOf) {
         let (member_id, reason) = match of {
             TimerOf::MemberSession(member_id) => (member_id, "its session ended"),
-            TimerOf::MemberRebalance(member_id) => {
-                // The timer is off as soon as the member has given up what it was to.
-                let is_revoking = self.members.get(member_id).is_some_and(|member| member.state == MemberState::UnrevokedPartitions);
-                if !is_revoking {
-                    return;
-                }
-                (member_id, "it did not give up its partitions in time")
-            }
+            TimerOf::MemberRebalance(member_id) => (member_id, "it did not give up its partitions in time"),
             TimerOf::MemberJoin(member_id) => (member_id, "it did not join again in time"),
             TimerOf::MemberSync(member_id) => (member_id, "it did not fetch its assignment in time"),
             TimerOf::JoinPhase | TimerOf::SyncPhase | TimerOf::Session(_) | TimerOf::Converted { .. } => return,
         };
-        if self.members.contains_key(member_id) {
+        // Whoever has gone leaves its timers behind, also those of a protocol that it may speak no more when it comes back.
+        let Some(member) = self.members.get(member_id) else { return };
+        let is_meant = match of {
+            TimerOf::MemberRebalance(_) => member.state == MemberState::UnrevokedPartitions,
+            TimerOf::MemberJoin(_) | TimerOf::MemberSync(_) => member.uses_classic_protocol(),
+            _ => true,
+        };
+        if is_meant {
             tracing::info!(group = %self.id, member = %member_id, reason, "removed a member of a consumer group");
+            self.arm(turn, of.clone(), FENCE_AGAIN_MS);
             self.fence(turn, std::slice::from_ref(member_id));
         }
     }
 }
+
+/// When a member that could not be taken out, because the records of it were refused, is tried again.
+const FENCE_AGAIN_MS: i32 = 500;
 
 /// Where groups begin: with an empty target that nobody has to wait for, in an epoch that no member takes for the one in which members join.
 const FIRST_EPOCH: i32 = 1;

@@ -43,3 +43,31 @@ fn push_text(bytes: &mut Vec<u8>, text: &str) {
     }
     bytes.extend(units.to_le_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::MetadataRecord;
+    use crate::log::directory_files::decode_uuid;
+    use crate::wire::Str;
+    use crate::wire::records::{PartitionRecord, TopicRecord};
+
+    /// The numbers that a Kafka 4.4.0 broker recorded for groups on these topics.
+    #[test]
+    fn the_hash_is_the_one_that_kafka_records() {
+        let mut image = Image::empty();
+        let mut apply = |record: MetadataRecord| image.apply(&record).unwrap();
+        for (name, id, partitions) in [("tt", "4UetlGnNQdGOLiLgN80MRg", 3), ("u.x", "DaWtdxCkQ7qsLddOrT41sg", 1)] {
+            let topic_id = decode_uuid(id).unwrap();
+            apply(TopicRecord { name: Str::from(name), topic_id, ..Default::default() }.into());
+            for partition_id in 0..partitions {
+                apply(PartitionRecord { partition_id, topic_id, replicas: vec![1], isr: vec![1], leader: 1, ..Default::default() }.into());
+            }
+        }
+        let hash = |names: &[&'static str]| metadata_hash(names.iter().copied(), &image);
+        assert_eq!(hash(&["tt"]), -5_189_841_515_504_945_609);
+        assert_eq!(hash(&["u.x"]), -5_574_534_644_604_162_634);
+        assert_eq!(hash(&["not-there", "tt", "u.x"]), -276_524_451_432_942_089);
+        assert_eq!(hash(&["not-there"]), 0);
+    }
+}

@@ -2,6 +2,8 @@
 
 mod classic;
 mod consumer;
+mod consumer_model;
+mod migration;
 mod model;
 mod offsets;
 
