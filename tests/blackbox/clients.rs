@@ -12,12 +12,12 @@ pub fn trials(shared: &SharedBroker) -> Vec<Trial> {
 }
 
 const CLIENTS: &[Client] = &[
-    Client { name: "confluent_kafka", command: || python("confluent"), cases: &[MAIN_JOB, GROUP_ADMIN] },
+    Client { name: "confluent_kafka", command: || python("confluent"), cases: &[MAIN_JOB, GROUP_ADMIN, CONFLUENT_ONLY] },
     Client { name: "kafka_python", command: || python("kafka_python"), cases: &[MAIN_JOB, GROUP_ADMIN] },
     // Has no call to delete a group.
     Client { name: "aiokafka", command: || python("aiokafka"), cases: &[MAIN_JOB] },
     Client { name: "kafkajs", command: node, cases: &[MAIN_JOB, GROUP_ADMIN] },
-    Client { name: "java", command: java, cases: &[MAIN_JOB, GROUP_ADMIN, JAVA_ONLY, TOOLS] },
+    Client { name: "java", command: java, cases: &[MAIN_JOB, GROUP_ADMIN, JAVA_ONLY, CONSUMER_PROTOCOL, TOOLS] },
 ];
 
 /// What every client can do.
@@ -47,6 +47,18 @@ const MAIN_JOB: &[&str] = &[
 const GROUP_ADMIN: &[&str] = &["admin_groups"];
 
 const JAVA_ONLY: &[&str] = &["cooperative_group_of_three", "static_member"];
+
+const CONFLUENT_ONLY: &[&str] = &["consumer_protocol_group_of_three"];
+
+/// Groups of the consumer protocol (KIP-848), alone and beside classic members.
+const CONSUMER_PROTOCOL: &[&str] = &[
+    "consumer_protocol_group_of_three",
+    "consumer_protocol_regex",
+    "consumer_protocol_static_member",
+    "consumer_protocol_listeners",
+    "group_of_two_protocols",
+    "group_configs",
+];
 
 /// Kafka's command line tools, in the JVM of the Java cases.
 const TOOLS: &[&str] = &[

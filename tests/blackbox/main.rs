@@ -3,6 +3,7 @@
 mod admin;
 mod clients;
 mod connection;
+mod consumer_groups;
 mod fetch;
 mod groups;
 mod idempotence;
@@ -43,6 +44,7 @@ const PROTOCOL: &[(&str, &[Case])] = &[
     ("offsets", offsets::CASES),
     ("metadata", metadata::CASES),
     ("groups", groups::CASES),
+    ("consumer_groups", consumer_groups::CASES),
     ("admin", admin::CASES),
 ];
 

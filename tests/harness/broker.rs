@@ -22,7 +22,8 @@ const CLUSTER_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 /// The original's heap: the machine is shared.
 const KAFKA_HEAP: &str = "-Xmx512m";
 
-/// Settings of every test broker: one node, small internal topics, groups that do not wait for members that may still come.
+/// Settings of every test broker: one node, small internal topics, groups that do not wait for members that may still come, and short intervals for members of the consumer
+/// protocol, which are told theirs by the broker.
 const COMMON_SETTINGS: &[(&str, &str)] = &[
     ("offsets.topic.replication.factor", "1"),
     ("offsets.topic.num.partitions", "8"),
@@ -32,6 +33,11 @@ const COMMON_SETTINGS: &[(&str, &str)] = &[
     ("share.coordinator.state.topic.replication.factor", "1"),
     ("share.coordinator.state.topic.min.isr", "1"),
     ("group.initial.rebalance.delay.ms", "0"),
+    ("group.consumer.min.heartbeat.interval.ms", "100"),
+    ("group.consumer.heartbeat.interval.ms", "300"),
+    ("group.consumer.min.session.timeout.ms", "5000"),
+    ("group.consumer.session.timeout.ms", "10000"),
+    ("group.consumer.assignment.interval.ms", "100"),
 ];
 
 /// How to start a broker; `Default` is the broker at hand with the common settings.

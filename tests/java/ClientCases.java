@@ -5,6 +5,7 @@ import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Collection;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -17,32 +18,40 @@ import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.Config;
 import org.apache.kafka.clients.admin.ConfigEntry;
+import org.apache.kafka.clients.admin.GroupListing;
 import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.RecordsToDelete;
 import org.apache.kafka.clients.consumer.CloseOptions;
+import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.clients.consumer.OffsetAndTimestamp;
+import org.apache.kafka.clients.consumer.SubscriptionPattern;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.GroupState;
+import org.apache.kafka.common.GroupType;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.errors.GroupIdNotFoundException;
 import org.apache.kafka.common.errors.InvalidConfigurationException;
 import org.apache.kafka.common.errors.InvalidPartitionsException;
+import org.apache.kafka.common.errors.InvalidRegularExpression;
 import org.apache.kafka.common.errors.InvalidReplicationFactorException;
 import org.apache.kafka.common.errors.InvalidTopicException;
 import org.apache.kafka.common.errors.RecordTooLargeException;
 import org.apache.kafka.common.errors.TopicExistsException;
+import org.apache.kafka.common.errors.UnreleasedInstanceIdException;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 
 /** What kafka-clients does in its main job; each method is a case, on a topic that no other case uses. */
 final class ClientCases implements AutoCloseable {
+    private static final Map<String, String> CONSUMER_PROTOCOL = Map.of("group.protocol", "consumer");
+
     private final String bootstrap;
     private final String topic;
     private final JsonNode expected;
@@ -210,12 +219,22 @@ final class ClientCases implements AutoCloseable {
         groupOfThree("org.apache.kafka.clients.consumer.CooperativeStickyAssignor");
     }
 
+    /** The same by the consumer protocol (KIP-848), where the broker assigns. */
+    void consumerProtocolGroupOfThree() throws Exception {
+        groupOfThree(CONSUMER_PROTOCOL);
+        Samples.equal(groupType(), GroupType.CONSUMER, "type");
+    }
+
     private void groupOfThree(String assignor) throws Exception {
+        groupOfThree(Map.of("partition.assignment.strategy", assignor));
+    }
+
+    private void groupOfThree(Map<String, String> settings) throws Exception {
         create(6, Map.of());
         List<Member> members = new ArrayList<>();
         try {
             for (int index = 0; index < 3; index++) {
-                members.add(new Member(Map.of("partition.assignment.strategy", assignor)));
+                members.add(new Member(settings));
             }
             Samples.until("three members with two partitions each", () -> shares(members).equals(List.of(2, 2, 2)));
             produceEverywhere("first");
@@ -329,6 +348,142 @@ final class ClientCases implements AutoCloseable {
                 member.close(CloseOptions.groupMembershipOperation(CloseOptions.GroupMembershipOperation.REMAIN_IN_GROUP));
             }
         }
+    }
+
+    /** A member that subscribes by a regular expression of the broker's reads topics that are made later, and no others. */
+    void consumerProtocolRegex() throws Exception {
+        create(2, Map.of());
+        try (KafkaConsumer<byte[], byte[]> member = subscriber(CONSUMER_PROTOCOL)) {
+            member.unsubscribe();
+            member.subscribe(new SubscriptionPattern(topic + "(-[a-z]+)?"));
+            produce(Samples.records(4), 1, Map.of());
+            Samples.same(read(member, 4), Samples.records(4));
+            create(new NewTopic(topic + "-later", 1, (short) 1));
+            create(new NewTopic(topic + "-NOT", 1, (short) 1));
+            Set<TopicPartition> wanted = Set.of(new TopicPartition(topic, 0), new TopicPartition(topic, 1), new TopicPartition(topic + "-later", 0));
+            Samples.until("the new topic's partition", () -> {
+                member.poll(Duration.ofMillis(200));
+                return member.assignment().equals(wanted);
+            });
+            member.subscribe(new SubscriptionPattern("("));
+            try {
+                for (int round = 0; round < 50; round++) {
+                    member.poll(Duration.ofMillis(200));
+                }
+                throw new AssertionError("the expression was taken");
+            } catch (InvalidRegularExpression expected) {
+                // As it should be.
+            }
+        }
+    }
+
+    /** A static member of the consumer protocol keeps its place while it is away, and nobody else gets in under its name. */
+    void consumerProtocolStaticMember() throws Exception {
+        create(2, Map.of());
+        Map<String, String> settings = new HashMap<>(CONSUMER_PROTOCOL);
+        settings.put("group.instance.id", "one");
+        int epoch = 0;
+        for (int round = 0; round < 2; round++) {
+            try (KafkaConsumer<byte[], byte[]> member = subscriber(settings)) {
+                produce(Samples.records(4), round, Map.of());
+                read(member, 4);
+                member.commitSync();
+                Samples.check(round == 0 || member.groupMetadata().generationId() == epoch, "the epoch is that of before");
+                epoch = member.groupMetadata().generationId();
+                try (KafkaConsumer<byte[], byte[]> intruder = subscriber(settings)) {
+                    for (int patience = 0; patience < 50; patience++) {
+                        intruder.poll(Duration.ofMillis(200));
+                    }
+                    throw new AssertionError("two members of one name");
+                } catch (UnreleasedInstanceIdException expected) {
+                    // As it should be.
+                }
+                member.close(CloseOptions.groupMembershipOperation(CloseOptions.GroupMembershipOperation.REMAIN_IN_GROUP));
+            }
+        }
+    }
+
+    /** A member hears what it loses before anybody else gets it, and what it commits then is where the other goes on. */
+    void consumerProtocolListeners() throws Exception {
+        create(2, Map.of());
+        produceTo(2, "first");
+        Set<TopicPartition> revoked = new HashSet<>();
+        Set<TopicPartition> assigned = new HashSet<>();
+        try (KafkaConsumer<byte[], byte[]> first = subscriber(CONSUMER_PROTOCOL)) {
+            first.subscribe(Set.of(topic), new ConsumerRebalanceListener() {
+                @Override
+                public void onPartitionsRevoked(Collection<TopicPartition> lost) {
+                    revoked.addAll(lost);
+                    first.commitSync();
+                }
+
+                @Override
+                public void onPartitionsAssigned(Collection<TopicPartition> gained) {
+                    assigned.addAll(gained);
+                }
+            });
+            read(first, 2);
+            Samples.equal(assigned.size(), 2, "partitions assigned");
+            Member second = new Member(CONSUMER_PROTOCOL);
+            Samples.until("one partition each", () -> {
+                first.poll(Duration.ofMillis(200));
+                return first.assignment().size() == 1 && second.assigned == 1;
+            });
+            Samples.equal(revoked.size(), 1, "partitions revoked");
+            produceTo(2, "second");
+            Samples.until("the record behind the commit", () -> received(List.of(second)).size() == 1);
+            Samples.check(received(List.of(second)).iterator().next().startsWith("second"), "nothing is read twice");
+            second.leave();
+        }
+    }
+
+    /** A group goes from the classic protocol to the consumer protocol member by member, and back, under traffic. */
+    void groupOfTwoProtocols() throws Exception {
+        create(6, Map.of());
+        List<Member> members = new ArrayList<>();
+        try {
+            members.add(new Member(Map.of("partition.assignment.strategy", "org.apache.kafka.clients.consumer.CooperativeStickyAssignor")));
+            Samples.until("all partitions", () -> shares(members).equals(List.of(6)));
+            Samples.equal(groupType(), GroupType.CLASSIC, "type");
+            members.add(new Member(CONSUMER_PROTOCOL));
+            Samples.until("two members with three partitions each", () -> shares(members).equals(List.of(3, 3)));
+            Samples.equal(groupType(), GroupType.CONSUMER, "type");
+            members.add(new Member(Map.of()));
+            Samples.until("three members with two partitions each", () -> shares(members).equals(List.of(2, 2, 2)));
+            produceEverywhere("mixed");
+            Samples.until("the records", () -> received(members).containsAll(keys("mixed")));
+            members.remove(2).leave();
+            members.remove(1).leave();
+            Samples.until("all partitions again", () -> shares(members).equals(List.of(6)));
+            Samples.until("a classic group", () -> groupType() == GroupType.CLASSIC);
+            produceEverywhere("after");
+            Samples.until("the records after", () -> received(members).containsAll(keys("after")));
+        } finally {
+            for (Member member : members) {
+                member.leave();
+            }
+        }
+    }
+
+    /** Settings of one group: what its members are told, within the broker's bounds. */
+    void groupConfigs() throws Exception {
+        ConfigResource resource = new ConfigResource(ConfigResource.Type.GROUP, group());
+        Samples.equal(value(admin.describeConfigs(Set.of(resource)).all()).get(resource).get("consumer.heartbeat.interval.ms").value(), "300", "default");
+        alter(resource, "consumer.heartbeat.interval.ms", "700", AlterConfigOp.OpType.SET);
+        Samples.until("the changed setting",
+            () -> value(admin.describeConfigs(Set.of(resource)).all()).get(resource).get("consumer.heartbeat.interval.ms").value().equals("700"));
+        fails(InvalidConfigurationException.class, () -> alter(resource, "consumer.heartbeat.interval.ms", "99", AlterConfigOp.OpType.SET));
+        alter(resource, "consumer.heartbeat.interval.ms", null, AlterConfigOp.OpType.DELETE);
+    }
+
+    private void produceTo(int partitions, String round) throws Exception {
+        for (int partition = 0; partition < partitions; partition++) {
+            produce(List.of(new Samples.Sample(round + "-" + partition, new byte[10])), partition, Map.of());
+        }
+    }
+
+    private GroupType groupType() {
+        return value(admin.listGroups().all()).stream().filter(listed -> listed.groupId().equals(group())).findFirst().flatMap(GroupListing::type).orElseThrow();
     }
 
     /** Topics are made, described, enlarged and deleted; what cannot be is refused by name. */
@@ -447,8 +602,12 @@ final class ClientCases implements AutoCloseable {
     }
 
     private void alter(String key, String value, AlterConfigOp.OpType operation) throws Exception {
+        alter(new ConfigResource(ConfigResource.Type.TOPIC, topic), key, value, operation);
+    }
+
+    private void alter(ConfigResource resource, String key, String value, AlterConfigOp.OpType operation) throws Exception {
         Collection<AlterConfigOp> operations = Set.of(new AlterConfigOp(new ConfigEntry(key, value), operation));
-        admin.incrementalAlterConfigs(Map.of(new ConfigResource(ConfigResource.Type.TOPIC, topic), operations)).all().get(60, SECONDS);
+        admin.incrementalAlterConfigs(Map.of(resource, operations)).all().get(60, SECONDS);
     }
 
     private GroupState groupState() {
@@ -504,6 +663,10 @@ final class ClientCases implements AutoCloseable {
         Map<String, String> all = new HashMap<>(Map.of("group.id", group(), "auto.offset.reset", "earliest", "session.timeout.ms", "10000", "heartbeat.interval.ms", "500",
             "metadata.max.age.ms", "1000"));
         all.putAll(settings);
+        if (settings.containsKey("group.protocol")) {
+            // The broker says these.
+            all.keySet().removeAll(Set.of("session.timeout.ms", "heartbeat.interval.ms"));
+        }
         KafkaConsumer<byte[], byte[]> consumer = consumer(all);
         consumer.subscribe(Set.of(topic));
         return consumer;

@@ -129,9 +129,18 @@ def timestamps_lookup(client, topic, expected):
 
 def group_of_three(client, topic, expected):
     """Three members share six partitions; when one leaves the others take over; every record arrives."""
+    members_of_three(client, topic, {})
+
+
+def consumer_protocol_group_of_three(client, topic, expected):
+    """The same by the consumer protocol (KIP-848), where the broker assigns."""
+    members_of_three(client, topic, {"group.protocol": "consumer"})
+
+
+def members_of_three(client, topic, settings):
     client.create_topic(topic, partitions=6)
     group = topic + "-group"
-    members = [Member(client, group, topic) for _ in range(3)]
+    members = [Member(client, group, topic, settings) for _ in range(3)]
     try:
         until("three members with two partitions each", lambda: shares(members) == [2, 2, 2])
         assert sorted(partition for member in members for partition in member.assignment) == list(range(6))
@@ -161,10 +170,10 @@ def received(members):
 class Member:
     """A member of a group in a thread of its own, as an application would run it."""
 
-    def __init__(self, client, group, topic):
+    def __init__(self, client, group, topic, settings):
         self.records, self.assignment, self.error = [], [], None
         self.leaving = threading.Event()
-        self.consumer = client.subscriber(group, topic)
+        self.consumer = client.subscriber(group, topic, **({"settings": settings} if settings else {}))
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
 
@@ -249,7 +258,7 @@ def admin_groups(client, topic, expected):
     client.create_topic(topic, partitions=2)
     group = topic + "-group"
     client.produce(topic, records(10), partition=1)
-    member = Member(client, group, topic)
+    member = Member(client, group, topic, {})
     try:
         until("the assignment", lambda: sorted(member.assignment) == [0, 1])
         until("the group's listing", lambda: group in client.list_groups())

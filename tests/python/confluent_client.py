@@ -118,8 +118,8 @@ class Client:
         found = self.admin.list_consumer_group_offsets([asked])[group].result(SECONDS).topic_partitions[0]
         return found.offset
 
-    def subscriber(self, group, topic):
-        return Subscriber(self.bootstrap, group, topic)
+    def subscriber(self, group, topic, settings=None):
+        return Subscriber(self.bootstrap, group, topic, settings or {})
 
     def look(self, question):
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "unused"})
@@ -130,15 +130,17 @@ class Client:
 
 
 class Subscriber:
-    def __init__(self, bootstrap, group, topic):
+    def __init__(self, bootstrap, group, topic, settings):
+        # The broker tells members of the consumer protocol what these are.
+        classic = {} if settings.get("group.protocol") == "consumer" else {"session.timeout.ms": 10000, "heartbeat.interval.ms": 500}
         self.consumer = Consumer({
             "bootstrap.servers": bootstrap,
             "group.id": group,
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
-            "session.timeout.ms": 10000,
-            "heartbeat.interval.ms": 500,
             "topic.metadata.refresh.interval.ms": 1000,
+            **classic,
+            **settings,
         })
         self.consumer.subscribe([topic])
 
