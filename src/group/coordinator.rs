@@ -108,6 +108,11 @@ impl Coordinator {
         }
     }
 
+    /// The limits have been altered; they count from the next decision on.
+    pub fn on_config(&mut self, config: GroupConfig) {
+        self.config = config;
+    }
+
     /// The cluster's metadata has changed. Groups look at their topics with the next heartbeat.
     pub fn on_image(&mut self, image: &Arc<Image>) {
         let former = std::mem::replace(&mut self.image, Arc::clone(image));

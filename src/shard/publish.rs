@@ -126,6 +126,7 @@ impl Shard {
         }
         let altered = Arc::new(altered);
         self.config.replace(Arc::clone(&altered));
+        self.groups.settings_changed(&altered);
         if let Some(handler) = self.client_handler.get() {
             handler.settings_changed(&altered);
         }

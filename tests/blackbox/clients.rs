@@ -66,6 +66,8 @@ const TOOLS: &[&str] = &[
     "tool_configs",
     "tool_console",
     "tool_consumer_groups",
+    "tool_reset_offsets",
+    "tool_consumer_protocol_group",
     "tool_get_offsets",
     "tool_delete_records",
     "tool_small_tools",

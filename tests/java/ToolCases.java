@@ -99,6 +99,76 @@ final class ToolCases {
         holds(offsets("--topic", topic, "--time", "max-timestamp"), topic + ":0:");
     }
 
+    /** Every way in which kafka-consumer-groups moves a group's offsets, tried and then done. */
+    void resetOffsets() throws Exception {
+        topics("--create", "--topic", topic, "--partitions", "2");
+        long before = System.currentTimeMillis();
+        tools.runWith("one\ntwo\nthree\nfour\n", PRODUCER, "--bootstrap-server", bootstrap, "--topic", topic, "--producer-property", "partitioner.ignore.keys=true");
+        Samples.until("the records", () -> quietly(() -> offsets("--topic", topic, "--time", "latest")).chars().filter(digit -> digit == '4').count() > 0);
+        String place = topic + ":0";
+        long end = Long.parseLong(offsets("--topic-partitions", place, "--time", "latest").strip().replaceAll(".*:", ""));
+        reset(0, "--topic", place, "--to-earliest");
+        reset(end, "--topic", place, "--to-latest");
+        reset(0, "--topic", place, "--shift-by", "-1000");
+        reset(end, "--topic", place, "--to-offset", "1000");
+        reset(0, "--topic", place, "--to-datetime", java.time.Instant.ofEpochMilli(before).toString().replace("Z", "").replaceAll("(\\.\\d{3})\\d*", "$1"));
+        reset(0, "--topic", place, "--by-duration", "PT1H");
+        reset(0, "--topic", place, "--to-current");
+        reset(end, "--all-topics", "--to-latest");
+        String group = topic + "-group";
+        String exported = groups("--reset-offsets", "--group", group, "--topic", place, "--to-earliest", "--export", "--dry-run");
+        Path file = Files.createTempFile("reset-offsets", ".csv");
+        Files.writeString(file, exported.lines().filter(line -> line.contains(topic)).findFirst().orElseThrow() + "\n");
+        reset(0, "--from-file", file.toString());
+        Files.delete(file);
+        holds(groups("--delete-offsets", "--group", group, "--topic", place), "Successful");
+        Samples.check(!groups("--describe", "--group", group).contains(topic + " +0 "), "the offset is gone");
+        holds(tools.outcome("", GROUPS, with("--delete-offsets", "--group", group + "-not", "--topic", topic)).output(), "does not exist");
+    }
+
+    /** Moves the case's group, and asserts where it stands; what is only tried moves nothing. */
+    private void reset(long expected, String... how) throws Exception {
+        String group = topic + "-group";
+        String[] all = new String[how.length + 4];
+        System.arraycopy(new String[] {"--reset-offsets", "--group", group}, 0, all, 0, 3);
+        System.arraycopy(how, 0, all, 4, how.length);
+        all[3] = "--dry-run";
+        matches(groups(all), "(?s).*" + topic + " +0 +" + expected + "\\s.*");
+        all[3] = "--execute";
+        matches(groups(all), "(?s).*" + topic + " +0 +" + expected + "\\s.*");
+        matches(groups("--describe", "--group", group), "(?s).*" + topic + " +0 +" + expected + " .*");
+    }
+
+    /** What kafka-consumer-groups, kafka-groups and kafka-configs show of a group of the consumer protocol. */
+    void consumerProtocolGroup() throws Exception {
+        topics("--create", "--topic", topic, "--partitions", "2");
+        String group = topic + "-group";
+        var settings = java.util.Map.<String, Object>of("bootstrap.servers", bootstrap, "group.id", group, "group.protocol", "consumer", "client.id", "tea");
+        var bytes = new org.apache.kafka.common.serialization.ByteArrayDeserializer();
+        try (var member = new org.apache.kafka.clients.consumer.KafkaConsumer<>(settings, bytes, bytes)) {
+            member.subscribe(java.util.Set.of(topic));
+            Samples.until("an assignment", () -> {
+                member.poll(java.time.Duration.ofMillis(200));
+                return member.assignment().size() == 2;
+            });
+            member.commitSync();
+            String id = "[A-Za-z0-9_-]{22}";
+            matches(groups("--describe", "--group", group), "(?s).*" + group + " +" + topic + " +0 +0 +0 +0 +" + id + " +/127.0.0.1 +tea.*");
+            matches(groups("--describe", "--group", group, "--members", "--verbose"),
+                "(?s).*" + group + " +" + id + " +/127.0.0.1 +tea +2 +2 +" + topic + ":0,1 +2 +" + topic + ":0,1.*");
+            matches(groups("--describe", "--group", group, "--state", "--verbose"), "(?s).*" + group + " +127.0.0.1:\\d+ +\\(1\\) +uniform +Stable +2 +2 +1.*");
+            matches(groups("--list", "--state", "stable", "--type", "consumer"), "(?s).*" + group + " +Consumer +Stable.*");
+            Samples.check(!groups("--list", "--type", "classic").contains(group), "it is not a classic group");
+            matches(tools.run("org.apache.kafka.tools.GroupsCommand", with("--list", "--group-type", "consumer")), "(?s).*" + group + " +Consumer +consumer.*");
+            holds(tools.outcome("", GROUPS, with("--delete", "--group", group)).output(), "not empty");
+        }
+        Samples.until("an empty group", () -> quietly(() -> groups("--describe", "--group", group, "--state")).contains("Empty"));
+        configs("--alter", "--entity-type", "groups", "--entity-name", group, "--add-config", "consumer.session.timeout.ms=7000");
+        Samples.until("the setting", () -> quietly(() -> configs("--describe", "--entity-type", "groups", "--entity-name", group)).contains("consumer.session.timeout.ms=7000"));
+        configs("--alter", "--entity-type", "groups", "--entity-name", group, "--delete-config", "consumer.session.timeout.ms");
+        holds(groups("--delete", "--group", group), "Deletion of requested consumer groups");
+    }
+
     /** kafka-delete-records and kafka-log-dirs. */
     void deleteRecords() throws Exception {
         topics("--create", "--topic", topic);

@@ -80,18 +80,18 @@ impl<L: OffsetsLog> Host<L> {
 
     // Loading
 
-    /// Reads the whole log and starts to serve; gives the number of groups. `image` is the metadata as it is when it is asked for; it tells topics that were deleted while nobody
+    /// Reads the whole log and starts to serve; gives the number of groups. `config` and `image` are as they are when they are asked for; the image tells topics that were deleted while nobody
     /// coordinated from those that are there.
     pub(super) async fn load(
         &self,
-        config: GroupConfig,
+        config: impl Fn() -> GroupConfig,
         image: impl Fn() -> Arc<Image>,
         pause: impl AsyncFn(),
     ) -> Result<usize, LoadError> {
         *self.life.borrow_mut() = Life::Loading { deleted_topics: Vec::new() };
         // What is read is committed; what was appended before and lost is nothing to wait for.
         self.last_append.set(None);
-        let loaded = self.replay_log(config, &pause).await;
+        let loaded = self.replay_log(config(), &pause).await;
         let mut life = self.life.borrow_mut();
         // Dismissed meanwhile.
         let Life::Loading { deleted_topics } = &mut *life else { return Ok(0) };
@@ -99,6 +99,7 @@ impl<L: OffsetsLog> Host<L> {
         match loaded {
             Ok(mut coordinator) => {
                 let image = image();
+                coordinator.on_config(config());
                 coordinator.on_image(&image);
                 coordinator.on_loaded((self.clock)());
                 for (name, id) in deleted_topics {
@@ -284,6 +285,13 @@ impl<L: OffsetsLog> Host<L> {
         // While the log is read, nothing is decided; the newest image is asked for then.
         if let Life::Serving(coordinator) = &mut *self.life.borrow_mut() {
             coordinator.on_image(image);
+        }
+    }
+
+    /// The limits of groups were altered.
+    pub(super) fn on_config(&self, config: GroupConfig) {
+        if let Life::Serving(coordinator) = &mut *self.life.borrow_mut() {
+            coordinator.on_config(config);
         }
     }
 

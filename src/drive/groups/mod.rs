@@ -59,7 +59,7 @@ const RELOAD_PAUSE: Duration = Duration::from_secs(5);
 /// The group coordinators of this shard.
 pub struct Groups {
     partitions: Rc<Partitions>,
-    config: Arc<Config>,
+    config: RefCell<Arc<Config>>,
     clock: Clock,
     hosted: RefCell<BTreeMap<TopicIdPartition, Hosted>>,
     image: RefCell<Arc<Image>>,
@@ -85,7 +85,7 @@ impl Groups {
         let clock: Clock = Rc::new(move || Now { wall_ms: rt::wall_clock_ms(), steady_ms: started.elapsed().as_millis() as i64 });
         let groups = Rc::new(Groups {
             partitions,
-            config,
+            config: RefCell::new(config),
             clock,
             hosted: RefCell::default(),
             image: RefCell::new(Arc::new(Image::empty())),
@@ -185,8 +185,16 @@ impl Groups {
         self.forget_deleted_topics(former, image);
     }
 
+    /// Settings of the broker were altered.
+    pub fn settings_changed(&self, config: &Arc<Config>) {
+        self.config.replace(Arc::clone(config));
+        for host in self.hosts() {
+            host.on_config(group_config(config));
+        }
+    }
+
     fn take_settings(&self, image: &Image, topic: &TopicImage) {
-        match TopicSettings::resolve(image.topic_overrides(&topic.name), &self.config) {
+        match TopicSettings::resolve(image.topic_overrides(&topic.name), &self.config.borrow()) {
             Ok(settings) => self.batch_bytes_max.set(settings.max_message_bytes as usize),
             Err(error) => {
                 tracing::error!(topic = OFFSETS_TOPIC, %error, "a setting of the offsets topic is not valid; the one before stands")
@@ -196,8 +204,9 @@ impl Groups {
 
     fn led_here(&self, topic: &TopicImage) -> Vec<TopicIdPartition> {
         let keys = (0..topic.partition_count()).map(|index| TopicIdPartition { topic_id: topic.id, partition: index });
-        let is_led =
-            |key: &TopicIdPartition| topic.partition(key.partition).is_some_and(|partition| partition.leader == self.config.node_id());
+        let is_led = |key: &TopicIdPartition| {
+            topic.partition(key.partition).is_some_and(|partition| partition.leader == self.config.borrow().node_id())
+        };
         keys.filter(|key| is_led(key) && self.partitions.get(key).is_some()).collect()
     }
 
@@ -210,8 +219,8 @@ impl Groups {
             partition,
             journal: Rc::clone(self.partitions.journal()),
             batch_bytes_max: Rc::clone(&self.batch_bytes_max),
-            read_bytes: (self.config.offsets_load_buffer_size() as usize).min(LOAD_BYTES_MAX),
-            commit_timeout: Duration::from_millis(self.config.offsets_commit_timeout_ms() as u64),
+            read_bytes: (self.config.borrow().offsets_load_buffer_size() as usize).min(LOAD_BYTES_MAX),
+            commit_timeout: Duration::from_millis(self.config.borrow().offsets_commit_timeout_ms() as u64),
         };
         let host = Rc::new(Host::new(log, Rc::clone(&self.clock)));
         let supervisor = rt::spawn(supervise(Rc::downgrade(self), Rc::clone(&host), id.partition));
@@ -304,7 +313,7 @@ async fn supervise(groups: Weak<Groups>, host: Rc<Host<PartitionLog>>, index: i3
             let _permit = groups.loads.acquire(1).await;
             let began = Instant::now();
             let image = || Arc::clone(&*groups.image.borrow());
-            match host.load(group_config(&groups.config), image, async || rt::yield_now().await).await {
+            match host.load(|| group_config(&groups.config.borrow()), image, async || rt::yield_now().await).await {
                 Ok(group_count) => tracing::debug!(
                     partition = index,
                     groups = group_count,

@@ -118,7 +118,7 @@ fn loaded(log: &Rc<Memory>) -> Host<Rc<Memory>> {
 }
 
 async fn load(host: &Host<Rc<Memory>>) {
-    host.load(GroupConfig::default(), || Arc::new(Image::empty()), async || {}).await.unwrap();
+    host.load(GroupConfig::default, || Arc::new(Image::empty()), async || {}).await.unwrap();
 }
 
 async fn call(host: &Host<Rc<Memory>>, caller: &Caller, call: &Call) -> Reply {
@@ -261,7 +261,7 @@ fn a_log_that_cannot_be_read_makes_no_coordinator() {
     log.push(builder.build().unwrap());
     log.commit_all();
     let host = host(&log);
-    let error = now(host.load(GroupConfig::default(), || Arc::new(Image::empty()), async || {})).unwrap_err();
+    let error = now(host.load(GroupConfig::default, || Arc::new(Image::empty()), async || {})).unwrap_err();
     assert!(error.to_string().starts_with("offset 0: the key of a coordinator record cannot be read"), "{error}");
     assert_eq!(commit_error(&now(call(&host, &caller(), &commit(1)))), ErrorCode::NotCoordinator);
 }
