@@ -26,7 +26,7 @@ use corelane::drive::producers::expire_producers;
 use corelane::drive::transactions::Transactions;
 use corelane::net::Net;
 use corelane::net::listener::{self, Connections};
-use corelane::partition::{Partitions, PartitionsOptions, RetentionTimes};
+use corelane::partition::{CleanerOptions, Partitions, PartitionsOptions, RetentionTimes};
 use corelane::rt::mesh::{MeshEnd, mesh};
 use corelane::rt::net::{ListenOptions, SocketOptions};
 use corelane::rt::preflight::{self, Passed};
@@ -381,6 +381,7 @@ impl ShardPlan {
             },
             direct: self.start.direct,
             files_are_whole: self.start.files_are_whole,
+            cleaner: cleaner_options(config, self.shards),
             ..PartitionsOptions::default()
         };
         let partitions = Partitions::new(journal, placement, options);
@@ -405,6 +406,17 @@ impl ShardPlan {
         shard.set_client_handler(Box::new(Rc::clone(&net)));
         rt::spawn_background(Rc::clone(&net).reap()).detach();
         Built { shard }
+    }
+}
+
+/// What compaction may use on each of `shards`.
+fn cleaner_options(config: &Config, shards: u16) -> CleanerOptions {
+    CleanerOptions {
+        is_enabled: config.log_cleaner_enable() && config.log_cleaner_threads() > 0,
+        backoff: Duration::from_millis(config.log_cleaner_backoff_ms() as u64),
+        map_bytes: (config.log_cleaner_dedupe_buffer_size().max(0) as usize) / usize::from(shards),
+        map_load_factor: config.log_cleaner_io_buffer_load_factor(),
+        io_bytes_per_second: config.log_cleaner_io_max_bytes_per_second() / f64::from(shards),
     }
 }
 

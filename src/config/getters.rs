@@ -57,6 +57,11 @@ getters! {
     latency_trace_file: Option<&str> = "latency.trace.file";
     listener_security_protocol_map: &str = "listener.security.protocol.map";
     log_cleaner_backoff_ms: i64 = "log.cleaner.backoff.ms";
+    log_cleaner_dedupe_buffer_size: i64 = "log.cleaner.dedupe.buffer.size";
+    log_cleaner_enable: bool = "log.cleaner.enable";
+    log_cleaner_io_buffer_load_factor: f64 = "log.cleaner.io.buffer.load.factor";
+    log_cleaner_io_max_bytes_per_second: f64 = "log.cleaner.io.max.bytes.per.second";
+    log_cleaner_threads: i32 = "log.cleaner.threads";
     log_flush_offset_checkpoint_interval_ms: i32 = "log.flush.offset.checkpoint.interval.ms";
     log_flush_start_offset_checkpoint_interval_ms: i32 = "log.flush.start.offset.checkpoint.interval.ms";
     log_format: &str = "log.format";
@@ -143,6 +148,7 @@ from_value! {
     Int: i32;
     Short: i16;
     Long: i64;
+    Double: f64;
 }
 
 impl<'a> FromValue<'a> for &'a str {

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use crate::log::checkpoint_file;
 use crate::log::directory_files::{self, DirectoryFileError, MetaProperties};
 use crate::log::file_names::{
-    CLEAN_SHUTDOWN, LOG_START_CHECKPOINT, META_PROPERTIES, PARTITION_METADATA, PartitionDirectory, RECOVERY_POINT_CHECKPOINT,
-    REPLICATION_CHECKPOINT, deleted_directory, partition_directory,
+    CLEAN_SHUTDOWN, CLEANER_CHECKPOINT, LOG_START_CHECKPOINT, META_PROPERTIES, PARTITION_METADATA, PartitionDirectory,
+    RECOVERY_POINT_CHECKPOINT, REPLICATION_CHECKPOINT, deleted_directory, partition_directory,
 };
 use crate::rt::file::{
     Durability, File, FileError, OpenMode, create_directory_blocking, list_directory_blocking, remove_blocking, rename_blocking,
@@ -152,9 +152,11 @@ pub struct CleanEnd {
     pub log_start_offset: i64,
     pub log_end_offset: i64,
     pub high_watermark: i64,
+    /// Up to where compaction has been through it.
+    pub cleaned_to: Option<i64>,
 }
 
-/// Says that everything in this data directory is in its files and flushed: Kafka's three checkpoints, then the marker. `ends` are those of all shards, sorted here.
+/// Says that everything in this data directory is in its files and flushed: Kafka's four checkpoints, then the marker. `ends` are those of all shards, sorted here.
 pub fn write_clean_shutdown_blocking(directory: &Path, mut ends: Vec<CleanEnd>, broker_epoch: i64) -> Result<()> {
     ends.sort_unstable_by(|left, right| (&left.topic, left.partition).cmp(&(&right.topic, right.partition)));
     let checkpoint = |name: &str, offset: fn(&CleanEnd) -> i64| {
@@ -165,6 +167,8 @@ pub fn write_clean_shutdown_blocking(directory: &Path, mut ends: Vec<CleanEnd>, 
     checkpoint(REPLICATION_CHECKPOINT, |end| end.high_watermark)?;
     // Kafka lists only logs whose start differs from their first segment's; more is allowed.
     checkpoint(LOG_START_CHECKPOINT, |end| end.log_start_offset)?;
+    let cleaned: Vec<_> = ends.iter().filter_map(|end| Some((end.topic.as_str(), end.partition, end.cleaned_to?))).collect();
+    write_small_file_blocking(directory, CLEANER_CHECKPOINT, &checkpoint_file::encode_offsets(cleaned.into_iter()))?;
     write_small_file_blocking(directory, CLEAN_SHUTDOWN, &directory_files::encode_clean_shutdown(broker_epoch))
 }
 
@@ -239,13 +243,20 @@ mod tests {
     #[test]
     fn a_clean_stop_leaves_kafkas_checkpoints_and_marker() {
         let directory = tempfile::tempdir().unwrap();
-        let end =
-            |topic: &str, partition| CleanEnd { topic: topic.into(), partition, log_start_offset: 1, log_end_offset: 3, high_watermark: 2 };
+        let end = |topic: &str, partition| CleanEnd {
+            topic: topic.into(),
+            partition,
+            log_start_offset: 1,
+            log_end_offset: 3,
+            high_watermark: 2,
+            cleaned_to: (partition == 9).then_some(2),
+        };
         write_clean_shutdown_blocking(directory.path(), vec![end("b", 0), end("a", 10), end("a", 9)], 5).unwrap();
         let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
         assert_eq!(read("recovery-point-offset-checkpoint"), "0\n3\na 9 3\na 10 3\nb 0 3\n");
         assert_eq!(read("replication-offset-checkpoint"), "0\n3\na 9 2\na 10 2\nb 0 2\n");
         assert_eq!(read("log-start-offset-checkpoint"), "0\n3\na 9 1\na 10 1\nb 0 1\n");
+        assert_eq!(read("cleaner-offset-checkpoint"), "0\n1\na 9 2\n");
         assert_eq!(read(".kafka_cleanshutdown"), "{\"version\":0,\"brokerEpoch\":5}");
         assert!(forget_clean_shutdown_blocking(directory.path()).unwrap());
         assert!(!forget_clean_shutdown_blocking(directory.path()).unwrap());

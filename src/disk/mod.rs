@@ -1,6 +1,7 @@
 //! What reaches storage: journal, placement, checkpoint, recovery, tail cache, reader, files and directories.
 
 pub mod checkpoint;
+pub mod compacted_segment;
 pub mod directories;
 pub mod graveyard;
 pub mod index_files;

@@ -17,7 +17,7 @@ use crate::cluster::TopicIdPartition;
 use crate::disk::journal::group::{round_down_to_block, round_up_to_block};
 use crate::disk::segment_files::{SegmentFileKey, SegmentFiles};
 use crate::log::batch::{BATCH_HEADER_BYTES, BatchInfo};
-use crate::log::file_names::LogFileKind;
+use crate::log::file_names::{LogFileKind, SWAP_SUFFIX};
 use crate::log::offset_index::{OffsetEntry, OffsetIndex};
 use crate::log::segment_scan::{Walk, first_reaching};
 use crate::log::time_index::{TimeEntry, TimeIndex};
@@ -40,13 +40,15 @@ pub struct SegmentView {
     pub size_bytes: u32,
     /// Bytes from the beginning whose blocks nobody will write again.
     pub settled_bytes: u32,
+    /// Counts how often the partition's files have changed places (compaction): what was opened or cached under an earlier layout is not what this view means.
+    pub layout: u32,
 }
 
 impl SegmentView {
     /// `is_active`: placement may still append to the file.
     pub fn new(partition: TopicIdPartition, directory: Rc<Path>, base_offset: i64, size_bytes: u32, is_active: bool) -> Self {
         let settled_bytes = if is_active { round_down_to_block(u64::from(size_bytes)) as u32 } else { size_bytes };
-        Self { partition, directory, base_offset, size_bytes, settled_bytes }
+        Self { partition, directory, base_offset, size_bytes, settled_bytes, layout: 0 }
     }
 }
 
@@ -169,6 +171,11 @@ impl Reader {
         Ok(blocks.slice(skip.min(available)..available))
     }
 
+    /// Whether it reads past the page cache where it should.
+    pub fn is_direct(&self) -> bool {
+        self.direct
+    }
+
     /// The segment's file, for sending ranges below `settled_bytes` of it.
     pub async fn log_file(&self, segment: &SegmentView) -> Result<File> {
         Ok(self.open(segment, false).await?)
@@ -195,6 +202,16 @@ impl Reader {
         self.indexes.forget(partition, Some(base_offset));
     }
 
+    /// From now on the segment's files are those with `.swap` behind their names, until these have lost it.
+    pub fn begin_swap(&self, partition: &TopicIdPartition, base_offset: i64) {
+        self.files.begin_swap(partition, base_offset);
+        self.forget(partition, None);
+    }
+
+    pub fn end_swap(&self, partition: &TopicIdPartition, base_offset: i64) {
+        self.files.end_swap(partition, base_offset);
+    }
+
     /// Closes what belongs to a partition, or to one segment of it.
     pub fn forget(&self, partition: &TopicIdPartition, base_offset: Option<i64>) {
         self.files.forget(partition, base_offset);
@@ -202,7 +219,7 @@ impl Reader {
     }
 
     async fn open(&self, segment: &SegmentView, direct: bool) -> std::result::Result<File, FileError> {
-        let key = SegmentFileKey { partition: segment.partition, base_offset: segment.base_offset, direct };
+        let key = SegmentFileKey { partition: segment.partition, base_offset: segment.base_offset, layout: segment.layout, direct };
         self.files.open(key, &segment.directory).await
     }
 
@@ -298,12 +315,16 @@ impl Reader {
 
     /// The checked content of an index file; empty if there is none.
     async fn index_content(&self, segment: &SegmentView, kind: LogFileKind) -> Result<Rc<Vec<u8>>> {
-        let key = IndexKey { partition: segment.partition, base_offset: segment.base_offset, kind };
+        let key = IndexKey { partition: segment.partition, base_offset: segment.base_offset, layout: segment.layout, kind };
         if let Some(content) = self.indexes.get(&key) {
             return Ok(content);
         }
-        let path = segment.directory.join(kind.name(segment.base_offset));
-        let bytes = rt::blocking(move || read_whole_blocking(path)).await?;
+        let name = kind.name(segment.base_offset);
+        let mut paths = vec![segment.directory.join(&name)];
+        if self.files.is_swapping(&segment.partition, segment.base_offset) {
+            paths.insert(0, segment.directory.join(format!("{name}{SWAP_SUFFIX}")));
+        }
+        let bytes = rt::blocking(move || read_first_blocking(paths)).await?;
         let checked = match kind {
             // The segment may have grown beyond this view when the content is used again; whoever looks up compares positions with its own.
             LogFileKind::OffsetIndex => OffsetIndex::checked(segment.base_offset, &bytes, u32::MAX).bytes(),
@@ -316,13 +337,17 @@ impl Reader {
     }
 }
 
-/// The content of an index file; one that does not exist is empty, and is remembered so until somebody says that it has changed. Its content is kept, so the file is not kept open.
-fn read_whole_blocking(path: PathBuf) -> std::result::Result<Bytes, FileError> {
-    match File::open_blocking(path, OpenMode::READ) {
-        Ok(file) => Ok(file.read_at_blocking(file.length()? as usize, 0)?.freeze()),
-        Err(error) if error.is_not_found() => Ok(Bytes::new()),
-        Err(error) => Err(error),
+/// The content of the first index file of these that exists; where none does it is empty, and is remembered so until somebody says that it has changed. Its content is kept, so the
+/// file is not kept open.
+fn read_first_blocking(paths: Vec<PathBuf>) -> std::result::Result<Bytes, FileError> {
+    for path in paths {
+        match File::open_blocking(path, OpenMode::READ) {
+            Ok(file) => return Ok(file.read_at_blocking(file.length()? as usize, 0)?.freeze()),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
     }
+    Ok(Bytes::new())
 }
 
 /// What a look at a piece of a segment says.
@@ -338,6 +363,7 @@ enum Visit {
 struct IndexKey {
     partition: TopicIdPartition,
     base_offset: i64,
+    layout: u32,
     kind: LogFileKind,
 }
 

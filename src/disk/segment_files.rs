@@ -6,10 +6,10 @@
 use std::cell::{Cell, RefCell};
 use std::path::Path;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::cluster::TopicIdPartition;
-use crate::log::file_names::LogFileKind;
+use crate::log::file_names::{LogFileKind, SWAP_SUFFIX};
 use crate::rt::file::{File, OpenMode, Result};
 
 /// Whose file it is, and how it is read.
@@ -17,6 +17,8 @@ use crate::rt::file::{File, OpenMode, Result};
 pub struct SegmentFileKey {
     pub partition: TopicIdPartition,
     pub base_offset: i64,
+    /// See `SegmentView::layout`.
+    pub layout: u32,
     /// Past the page cache.
     pub direct: bool,
 }
@@ -26,6 +28,8 @@ pub struct SegmentFileKey {
 pub struct SegmentFiles {
     open_max: usize,
     files: RefCell<HashMap<SegmentFileKey, Open, foldhash::fast::RandomState>>,
+    /// Segments whose files are about to lose `.swap` from their names.
+    swapping: RefCell<HashSet<(TopicIdPartition, i64), foldhash::fast::RandomState>>,
     /// Counts uses; tells who was used longest ago.
     clock: Cell<u64>,
 }
@@ -38,7 +42,7 @@ struct Open {
 
 impl SegmentFiles {
     pub fn new(open_max: usize) -> Self {
-        Self { open_max: open_max.max(1), files: RefCell::default(), clock: Cell::new(0) }
+        Self { open_max: open_max.max(1), files: RefCell::default(), swapping: RefCell::default(), clock: Cell::new(0) }
     }
 
     /// The file, opened on a helper thread if it is not open yet.
@@ -46,14 +50,33 @@ impl SegmentFiles {
         if let Some(file) = self.get(&key) {
             return Ok(file);
         }
-        let path = directory.join(LogFileKind::Log.name(key.base_offset));
-        let file = File::open(path, OpenMode::READ.direct(key.direct)).await?;
+        let (name, mode) = (LogFileKind::Log.name(key.base_offset), OpenMode::READ.direct(key.direct));
+        let is_swapping = self.is_swapping(&key.partition, key.base_offset);
+        let swap = if is_swapping { Some(File::open(directory.join(format!("{name}{SWAP_SUFFIX}")), mode).await) } else { None };
+        let file = match swap {
+            Some(Ok(file)) => file,
+            Some(Err(error)) if !error.is_not_found() => return Err(error),
+            // It has its name already.
+            _ => File::open(directory.join(name), mode).await?,
+        };
         if !key.direct {
             // The kernel must not read ahead on its own into blocks that placement has yet to write; readers ask for exact ranges.
             file.advise_random()?;
         }
         self.insert(key, file.clone());
         Ok(file)
+    }
+
+    pub fn begin_swap(&self, partition: &TopicIdPartition, base_offset: i64) {
+        self.swapping.borrow_mut().insert((*partition, base_offset));
+    }
+
+    pub fn end_swap(&self, partition: &TopicIdPartition, base_offset: i64) {
+        self.swapping.borrow_mut().remove(&(*partition, base_offset));
+    }
+
+    pub fn is_swapping(&self, partition: &TopicIdPartition, base_offset: i64) -> bool {
+        self.swapping.borrow().contains(&(*partition, base_offset))
     }
 
     /// Closes what belongs to a partition, or to one segment of it.
@@ -108,7 +131,7 @@ mod tests {
         rt::run(|| async {
             let directory = tempfile::tempdir().unwrap();
             let partition = TopicIdPartition::new(Uuid::from_u128(1), 0);
-            let key = |base_offset| SegmentFileKey { partition, base_offset, direct: false };
+            let key = |base_offset| SegmentFileKey { partition, base_offset, layout: 0, direct: false };
             for base_offset in 0..4 {
                 std::fs::write(directory.path().join(LogFileKind::Log.name(base_offset)), b"x").unwrap();
             }

@@ -64,6 +64,13 @@ impl Tail {
         self.placed_end_offset.set(self.placed_end_offset.get().min(end_offset));
     }
 
+    /// Batches below are not what their segments hold any more: compaction has been there. They are placed, so nobody needs them here; their memory goes with their groups.
+    pub fn drop_below(&self, offset: i64) {
+        let mut batches = self.batches.borrow_mut();
+        let count = batches.partition_point(|batch| batch.last_offset < offset);
+        batches.drain(..count);
+    }
+
     fn clear(&self) {
         self.batches.borrow_mut().clear();
     }

@@ -10,7 +10,9 @@ use std::rc::Rc;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::checkpoint::facts::encode_segment;
 use super::checkpoint::{PartitionFacts, PartitionHome, PlacedEnd};
+use super::compacted_segment::swap_segments_blocking;
 use super::directories::DataDirectory;
 use super::journal::{EntryHeader, GroupSequence, Journal, JournalError};
 use super::placement::segment::segment_path;
@@ -19,7 +21,7 @@ use super::recovery::data_directory;
 use super::recovery::{Recovered, RecoveredPartition, RecoveryError, RecoveryOptions, mark_clean_blocking, recover_blocking};
 use crate::cluster::TopicIdPartition;
 use crate::log::directory_files::encode_partition_metadata;
-use crate::log::file_names::PARTITION_METADATA;
+use crate::log::file_names::{LogFileKind, PARTITION_METADATA};
 use crate::log::offset_index::OffsetIndexTail;
 use crate::log::segment_scan::tests::encoded;
 use crate::log::state::ActiveIndexes;
@@ -85,6 +87,7 @@ impl PlacementTarget for FakePartition {
             leader_epochs: log.leader_epochs().entries().to_vec(),
             producers: producer_snapshot::encode(log.producers()),
             aborted: Vec::new(),
+            cleaned_to: None,
         }
     }
 
@@ -162,6 +165,54 @@ impl FakePartition {
                 let _ = std::fs::remove_file(segment_path(&self.directory, book.base_offset));
             }
         }
+    }
+
+    /// Puts the first `count` segments into one file, as compaction does that finds nothing to remove. `steps` of its five steps are done; a crash takes the rest.
+    pub async fn merge_segments(&self, count: usize, steps: usize) {
+        let books: Vec<_> = {
+            let log = self.log.borrow();
+            let placed = self.placed.get().segment_base;
+            log.segments().iter().take_while(|book| book.base_offset < placed).take(count).copied().collect()
+        };
+        let Some(last) = books.last() else { return };
+        let end_base = self.log.borrow().segments().after(last.base_offset).expect("the last one is closed").base_offset;
+        let mut book = books[0];
+        let mut bytes = Vec::new();
+        for (index, merged) in books.iter().enumerate() {
+            let segment = std::fs::read(segment_path(&self.directory, merged.base_offset)).unwrap();
+            bytes.extend_from_slice(&segment[..merged.size_bytes as usize]);
+            if index > 0 {
+                book.size_bytes += merged.size_bytes;
+            }
+        }
+        let name = |kind: LogFileKind| self.directory.join(format!("{}.swap", kind.name(book.base_offset)));
+        std::fs::write(name(LogFileKind::OffsetIndex), b"").unwrap();
+        std::fs::write(name(LogFileKind::Log), bytes).unwrap();
+        if steps == 1 {
+            return;
+        }
+        let header = EntryHeader::swap(self.key, book.base_offset, end_base);
+        let written = self.journal.append(&header, &[&encode_segment(&book)]).expect("there is room");
+        self.log.borrow_mut().segments_mut().replace(end_base, book);
+        self.journal.wait_durable(written.sequence).await.expect("the journal works");
+        if steps == 2 {
+            return;
+        }
+        if steps == 3 {
+            // Half of the files are exchanged.
+            std::fs::rename(name(LogFileKind::OffsetIndex), self.directory.join(LogFileKind::OffsetIndex.name(book.base_offset))).unwrap();
+            if let Some(second) = books.get(1) {
+                std::fs::remove_file(segment_path(&self.directory, second.base_offset)).unwrap();
+            }
+            return;
+        }
+        swap_segments_blocking(&self.directory, book.base_offset..end_base).unwrap();
+        if steps == 4 {
+            return;
+        }
+        let swapped = self.journal.append(&EntryHeader::swapped(self.key, book.base_offset), &[]).expect("there is room");
+        self.journal.wait_durable(swapped.sequence).await.expect("the journal works");
+        self.journal.let_go_of(written.sequence);
     }
 
     /// Cuts the log to its first `batches` batches, as a follower does.

@@ -180,6 +180,49 @@ fn truncation_deletion_and_a_raised_start_are_redone() {
     world.live(1, |_| async {});
 }
 
+/// Compaction is cut short at each of its steps, with a checkpoint before, after or none, and with bytes of the replaced segments still in the ring.
+#[test]
+fn segments_that_change_places_are_whole_after_a_cut_at_any_step() {
+    let mut world = World::new(RING_BYTES, 3000);
+    world.live(2, |broker| async move {
+        for number in 0..12 {
+            let partition = broker.create(number);
+            for _ in 0..12 {
+                partition.append_durably(2, 700).await;
+            }
+        }
+        broker.place_all().await;
+        for number in 0..12 {
+            let partition = broker.partition(number);
+            let steps = 1 + number as usize % 5;
+            if number >= 5 {
+                // An earlier exchange of the same segment is whole, and still in the ring.
+                partition.merge_segments(2, 5).await;
+            }
+            partition.merge_segments(3, steps).await;
+            partition.append_durably(1, 100).await;
+        }
+        // Their checkpoint tells of exchanges that the files still lack.
+        broker.place_all().await;
+        for number in [4, 9] {
+            broker.partition(number).merge_segments(2, 2).await;
+        }
+    });
+    world.live(1, |broker| async move {
+        for number in 0..12 {
+            broker.partition(number).merge_segments(4, 5).await;
+            broker.partition(number).append_durably(1, 1000).await;
+        }
+        broker.place_all().await;
+        for number in 0..12 {
+            broker.partition(number).merge_segments(9, 1 + number as usize % 5).await;
+        }
+    });
+    world.live(2, |_| async {});
+    world.live(1, |broker| async move { broker.stop().await });
+    world.live(1, |_| async {});
+}
+
 /// All of a log has expired: its last segment is empty, and the files before it are there, or not any more, whatever the journal still holds of them.
 #[test]
 fn a_log_of_which_nothing_is_left_goes_on() {
@@ -257,9 +300,13 @@ fn a_crash_at_any_step_loses_nothing() {
     }
 }
 
+async fn random_merge(partition: &super::testing::FakePartition, random: &mut Random) {
+    partition.merge_segments(1 + random.below(3) as usize, 5).await;
+}
+
 async fn random_step(broker: &Rc<Broker>, random: &mut Random) {
     let partition = broker.partition(random.below(4) as i32);
-    match random.below(12) {
+    match random.below(13) {
         0..=3 => {
             let bytes = random.below(3000) as usize;
             partition.append_durably(1 + random.below(4) as i32, bytes).await
@@ -290,6 +337,7 @@ async fn random_step(broker: &Rc<Broker>, random: &mut Random) {
                 partition.raise_log_start(offset).await;
             }
         }
+        11 => random_merge(&partition, random).await,
         _ => rt::yield_now().await,
     }
 }

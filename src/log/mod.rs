@@ -6,6 +6,7 @@
 
 pub mod batch;
 pub mod checkpoint_file;
+pub mod compaction;
 pub mod directory_files;
 pub mod error;
 pub mod file_names;

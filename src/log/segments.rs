@@ -151,6 +151,14 @@ impl Segments {
         self.books.drain(..first_kept).collect()
     }
 
+    /// Puts `book` in the place of the segments from its base up to, not with, `end_base`, and gives these back.
+    pub fn replace(&mut self, end_base: i64, book: SegmentBook) -> Vec<SegmentBook> {
+        let first = self.books.partition_point(|known| known.base_offset < book.base_offset);
+        let end = self.books.partition_point(|known| known.base_offset < end_base);
+        assert!(first < end && end < self.books.len(), "closed segments are replaced, never the active one");
+        self.books.splice(first..end, [book]).collect()
+    }
+
     /// Whether the batch must begin a new segment. An index that is full is the caller's to see.
     pub fn must_roll(&self, info: &BatchInfo, base_offset: i64, now_ms: i64, rules: &RollRules) -> bool {
         let active = self.active();

@@ -59,7 +59,7 @@ impl ActiveIndexes {
         Self { offset_index, time_index, bytes_since_entry: 0 }
     }
 
-    fn empty(base_offset: i64) -> Self {
+    pub fn empty(base_offset: i64) -> Self {
         Self::new(OffsetIndexTail::new(base_offset, 0), TimeIndexTail::new(base_offset, 0, None))
     }
 
@@ -68,8 +68,8 @@ impl ActiveIndexes {
     }
 
     /// Notes the batch at `position`, which `book` contains already, if the last entry is an interval behind.
-    fn add(&mut self, info: &BatchInfo, position: u32, book: &SegmentBook, rules: &RollRules) {
-        if i64::from(self.bytes_since_entry) > i64::from(rules.index_interval_bytes) {
+    pub fn add(&mut self, info: &BatchInfo, position: u32, book: &SegmentBook, index_interval_bytes: i32) {
+        if i64::from(self.bytes_since_entry) > i64::from(index_interval_bytes) {
             self.offset_index.push(OffsetEntry { offset: info.last_offset(), position });
             if let Some(max_timestamp) = book.max_timestamp {
                 self.time_index.push_if_later(max_timestamp);
@@ -189,7 +189,7 @@ impl Log {
 
         let book = self.segments.active_mut();
         book.add(info);
-        self.indexes.add(info, placed.position, book, &self.rules);
+        self.indexes.add(info, placed.position, book, self.rules.index_interval_bytes);
         self.leader_epochs.assign(info.leader_epoch, info.base_offset);
         let completed_transaction = self.producers.apply(info, end_marker, now_ms);
         self.log_end_offset = placed.last_offset + 1;

@@ -2,12 +2,14 @@
 //!
 //! A `Partition` lives on the shard that owns it, and on no other; what leaves it is owned (`Bytes`, file ranges, plain values). Where to begin:
 //! `append` (admission, offsets, journal), `durability` (the high watermark follows the journal), `read` (plans), `wait` (long polls), `offsets` (look-ups and DeleteRecords),
-//! `retention` (the log's start moves, old segments go).
+//! `retention` (the log's start moves, old segments go), `cleaner` (compaction).
 //! `partitions` holds all of a shard's, makes, opens and removes them; `upkeep` writes what can be made again from the log: indexes, producer snapshots, epoch checkpoints.
 //!
 //! One rule holds everywhere: what is not durable is not visible. The log's end runs ahead of the high watermark, and nothing that a client sees goes beyond the latter.
 
 mod append;
+mod cleaner;
+mod cleaning;
 mod durability;
 mod offsets;
 mod open;
@@ -39,6 +41,7 @@ use crate::log::transaction_index::AbortedTransaction;
 use crate::log::{Log, NO_LEADER_EPOCH, ProducerView, VerificationGuard};
 
 pub use append::{Appending, TryAppendError};
+pub use cleaner::CleanerOptions;
 pub use durability::GroupSequence;
 pub use offsets::{EpochEnd, FoundOffset, OffsetTarget};
 pub use partitions::{NewPartition, Partitions, PartitionsOptions};
@@ -47,6 +50,7 @@ pub use read::{Isolation, ReadPlan, ReadRequest, Refusal};
 pub use retention::RetentionTimes;
 pub use wait::{FetchWaiter, Seen};
 
+use cleaning::CleaningState;
 use durability::PendingGroup;
 use partitions::Environment;
 use retention::Keeping;
@@ -83,6 +87,9 @@ pub struct Partition {
     closed: RefCell<VecDeque<ClosedSegment>>,
     upkeep: upkeep::UpkeepState,
     keeping: Cell<Keeping>,
+    /// Rises whenever compaction exchanges segments.
+    layout: Cell<u32>,
+    cleaning: CleaningState,
     /// The directory holds nothing of an earlier life that should not be there.
     is_swept: Cell<bool>,
     /// The producers' encoding for checkpoints, with the log end that it tells of.
@@ -238,6 +245,7 @@ impl PlacementTarget for Partition {
             leader_epochs: log.leader_epochs().entries().to_vec(),
             producers,
             aborted: self.aborted.borrow().clone(),
+            cleaned_to: self.cleaning.cleaned_to.get(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::cleaning::CleaningState;
 use super::partitions::Environment;
 use super::retention::Keeping;
 use super::upkeep::UpkeepState;
@@ -35,6 +36,7 @@ struct Parts {
     is_changed: bool,
     upkeep: UpkeepState,
     is_new: bool,
+    cleaned_to: Option<i64>,
 }
 
 impl Partition {
@@ -59,6 +61,7 @@ impl Partition {
             is_changed: true,
             upkeep: UpkeepState::fresh(),
             is_new: true,
+            cleaned_to: None,
         };
         Self::assemble(environment, parts, settings)
     }
@@ -88,6 +91,7 @@ impl Partition {
             aborted: std::mem::take(&mut facts.aborted),
             upkeep: UpkeepState::found(if environment.files_are_whole { Vec::new() } else { closed }),
             is_new: false,
+            cleaned_to: facts.cleaned_to,
             start: log_start(facts, &rules),
         };
         Self::assemble(environment, parts, settings)
@@ -118,6 +122,8 @@ impl Partition {
             closed: RefCell::default(),
             upkeep: parts.upkeep,
             keeping: Cell::new(Keeping::new(settings)),
+            layout: Cell::new(0),
+            cleaning: CleaningState::new(parts.cleaned_to),
             is_swept: Cell::new(parts.is_new),
             encoded_producers: RefCell::default(),
         })

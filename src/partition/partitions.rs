@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use uuid::Uuid;
 
 use super::Partition;
+use super::cleaner::{self, CleanerOptions};
 use super::durability::Touched;
 use super::retention::{self, RetentionTimes};
 use super::upkeep::UpkeepQueue;
@@ -26,6 +27,7 @@ use crate::disk::tail::TailCache;
 use crate::log::file_names::partition_directory;
 use crate::rt;
 use crate::rt::Task;
+use crate::rt::sync::Budget;
 
 /// Partitions whose files are closed at once at a clean stop: they mostly wait for helper threads.
 const CLOSE_AT_ONCE: usize = 8;
@@ -45,6 +47,8 @@ pub struct PartitionsOptions {
     pub retention: RetentionTimes,
     /// Index files and snapshots of the partitions that are opened are whole, as a clean stop has left them.
     pub files_are_whole: bool,
+    /// What compaction may use.
+    pub cleaner: CleanerOptions,
 }
 
 impl Default for PartitionsOptions {
@@ -56,6 +60,7 @@ impl Default for PartitionsOptions {
             direct: true,
             retention: RetentionTimes::default(),
             files_are_whole: false,
+            cleaner: CleanerOptions::default(),
         }
     }
 }
@@ -139,6 +144,9 @@ pub struct Partitions {
     partitions: RefCell<HashMap<TopicIdPartition, Rc<Partition>, foldhash::fast::RandomState>>,
     /// The task of upkeep, until a clean stop.
     upkeep: RefCell<Option<Task<()>>>,
+    cleaner: Cell<CleanerOptions>,
+    /// One round of compaction at a time.
+    cleaner_turn: Budget,
 }
 
 impl Partitions {
@@ -163,8 +171,10 @@ impl Partitions {
         }));
         let upkeep = RefCell::new(Some(rt::spawn_background(environment.upkeep.clone().run())));
         rt::spawn_background(environment.graveyard.clone().run()).detach();
-        let partitions = Rc::new(Self { environment, partitions: RefCell::default(), upkeep });
+        let cleaner = Cell::new(options.cleaner);
+        let partitions = Rc::new(Self { environment, partitions: RefCell::default(), upkeep, cleaner, cleaner_turn: Budget::new(1) });
         retention::start(&partitions, options.retention);
+        cleaner::start(&partitions);
         partitions
     }
 
@@ -239,6 +249,19 @@ impl Partitions {
         self.environment.graveyard.bury(directories.into_iter().map(Grave::Directory), Duration::ZERO);
     }
 
+    /// Settings of the compactor have changed.
+    pub fn set_cleaner(&self, options: CleanerOptions) {
+        self.cleaner.set(options);
+    }
+
+    pub(super) fn cleaner_options(&self) -> CleanerOptions {
+        self.cleaner.get()
+    }
+
+    pub(super) fn cleaner_turn(&self) -> &Budget {
+        &self.cleaner_turn
+    }
+
     pub(super) fn is_stopping(&self) -> bool {
         self.environment.is_stopping.get()
     }
@@ -246,6 +269,8 @@ impl Partitions {
     /// The end of a clean stop: no more appends, everything placed and flushed, all files as Kafka leaves them. What readers have planned stays readable.
     pub async fn shut_down(&self) -> Result<(), JournalError> {
         self.environment.is_stopping.set(true);
+        // A round of compaction ends soon, and leaves no exchange of files half done.
+        let _cleaner = self.cleaner_turn.acquire(1).await;
         // Upkeep removes segments: none may go between the last checkpoint, which names them, and the end.
         self.environment.upkeep.end();
         self.environment.graveyard.end();

@@ -132,6 +132,17 @@ impl Partition {
 
     /// The plan itself, whoever leads.
     async fn plan(&self, request: &ReadRequest) -> Result<ReadPlan, Refusal> {
+        loop {
+            let layout = self.layout.get();
+            let planned = self.plan_in_one_layout(request).await;
+            // Compaction has exchanged segments meanwhile: positions of the old ones mean nothing in the new ones.
+            if self.layout.get() == layout {
+                return planned;
+            }
+        }
+    }
+
+    async fn plan_in_one_layout(&self, request: &ReadRequest) -> Result<ReadPlan, Refusal> {
         let mut plan = self.empty_plan(request.isolation);
         if let Some(diverging) = self.diverging(request)? {
             plan.diverging = Some(diverging);
@@ -141,7 +152,10 @@ impl Partition {
         if request.offset < plan.log_start_offset || request.offset > self.log_end_offset() {
             return Err(Refusal::OffsetOutOfRange);
         }
-        self.fill(&mut plan, request).await.map_err(|error| self.unreadable(&error))?;
+        if let Err(error) = self.fill(&mut plan, request).await {
+            let is_gone = request.offset < self.log_start_offset();
+            return Err(if is_gone { Refusal::OffsetOutOfRange } else { self.unreadable(&error) });
+        }
         if request.isolation == Isolation::ReadCommitted && plan.size_bytes > 0 {
             plan.aborted = self.aborted_between(request.offset, plan.end_offset).await.map_err(|error| self.unreadable(&error))?;
         }
@@ -264,7 +278,14 @@ impl Partition {
             std::cmp::Ordering::Equal => size_bytes.min(round_down_to_block(u64::from(placed.size_bytes)) as u32),
             std::cmp::Ordering::Less => 0,
         };
-        SegmentView { partition: self.id, directory: self.directory.clone(), base_offset: book.base_offset, size_bytes, settled_bytes }
+        SegmentView {
+            partition: self.id,
+            directory: self.directory.clone(),
+            base_offset: book.base_offset,
+            size_bytes,
+            settled_bytes,
+            layout: self.layout.get(),
+        }
     }
 
     fn add_from_memory(&self, plan: &mut ReadPlan, request: &ReadRequest, offset: i64, limit: i64) -> Result<(), ReadError> {

@@ -4,7 +4,7 @@
 //! (`*.deleted`), and these go only after `file.delete.delay.ms`. A start that finds files of segments below the log's start knows that they are not wanted. One task of a shard looks
 //! at one partition after the other every `log.retention.check.interval.ms`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -15,6 +15,7 @@ use crate::config::TopicSettings;
 use crate::disk::directories::DirectoryError;
 use crate::disk::graveyard::Grave;
 use crate::disk::journal::{EntryHeader, JournalError};
+use crate::log::compaction::CompactionRules;
 use crate::log::file_names::{CLEANED_SUFFIX, DELETED_SUFFIX, LogFileKind, SWAP_SUFFIX};
 use crate::log::retention::{self, RetentionRules, RetentionView};
 use crate::log::{Log, SegmentBook};
@@ -40,6 +41,7 @@ impl Default for RetentionTimes {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keeping {
     pub retention: RetentionRules,
+    pub compaction: CompactionRules,
     /// `file.delete.delay.ms`
     pub delete_delay: Duration,
 }
@@ -51,7 +53,14 @@ impl Keeping {
             retention_ms: settings.retention_ms,
             retention_bytes: settings.retention_bytes,
         };
-        Self { retention, delete_delay: Duration::from_millis(settings.file_delete_delay_ms.max(0) as u64) }
+        let compaction = CompactionRules {
+            compacts: settings.cleanup_policy.compact,
+            min_dirty_ratio: settings.min_cleanable_dirty_ratio,
+            min_lag_ms: settings.min_compaction_lag_ms,
+            max_lag_ms: settings.max_compaction_lag_ms,
+            delete_retention_ms: settings.delete_retention_ms,
+        };
+        Self { retention, compaction, delete_delay: Duration::from_millis(settings.file_delete_delay_ms.max(0) as u64) }
     }
 }
 
@@ -137,14 +146,16 @@ impl Partition {
         }
         let directory = self.directory.to_path_buf();
         rt::blocking(move || {
-            let modified_ms = |base: i64| {
-                let metadata = std::fs::metadata(directory.join(LogFileKind::Log.name(base))).ok()?;
-                let since = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-                Some((base, since.as_millis() as i64))
-            };
+            let modified_ms = |base: i64| Some((base, modified_ms_blocking(&directory.join(LogFileKind::Log.name(base)))?));
             bases.into_iter().filter_map(modified_ms).collect()
         })
         .await
+    }
+
+    /// When a segment's file was last written to.
+    pub(super) async fn modified_ms(&self, base_offset: i64) -> Option<i64> {
+        let path = self.directory.join(LogFileKind::Log.name(base_offset));
+        rt::blocking(move || modified_ms_blocking(&path)).await
     }
 
     /// Begins a segment at `end_offset`, if the log still ends there.
@@ -249,6 +260,11 @@ impl From<JournalError> for UpkeepError {
     fn from(error: JournalError) -> Self {
         UpkeepError::Journal(error)
     }
+}
+
+fn modified_ms_blocking(path: &Path) -> Option<i64> {
+    let since = std::fs::metadata(path).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(since.as_millis() as i64)
 }
 
 /// Starts the task of a shard.

@@ -2,6 +2,7 @@
 
 mod admin;
 mod clients;
+mod compaction;
 mod connection;
 mod consumer_groups;
 mod fetch;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     }
     let tidy = SharedBroker::new(retention::options());
     trials.extend(suite::trials("storage::retention", retention::CASES, &tidy));
+    trials.extend(suite::trials("storage::compaction", compaction::CASES, &tidy));
     suite::main(trials, &[shared, tidy])
 }
 

@@ -27,11 +27,12 @@ const HOUR_MS: i64 = 3_600_000;
 /// Longer than some looks of the broker.
 const SOME_LOOKS: Duration = Duration::from_secs(3);
 
-/// A broker that looks for old segments, and for logs to compact, all the time.
+/// A broker that begins segments often, and looks for old ones and for logs to compact all the time.
 pub fn options() -> BrokerOptions {
     BrokerOptions::default()
         .set("log.retention.check.interval.ms", 300)
         .set("log.initial.task.delay.ms", 300)
+        .set("log.roll.ms", 200)
         .set("log.cleaner.backoff.ms", 200)
         .set("log.cleaner.dedupe.buffer.size", 4 << 20)
 }

@@ -107,38 +107,38 @@ pub(super) const ROWS: &[Setting] = settings! {
     /// How long the broker may fail to tell the controller about a broken data directory before it stops.
     "log.dir.failure.timeout.ms": Long = "30000", AtLeast(1), ReadOnly, Later;
 
-    /// Compactor threads.
-    "log.cleaner.threads": Int = "1", AtLeast(0), Cluster, Later;
+    /// 0 switches the compactor off; any other number is one compactor on each shard.
+    "log.cleaner.threads": Int = "1", AtLeast(0), Cluster, Works;
 
     /// Bytes per second that compaction may read and write together.
-    "log.cleaner.io.max.bytes.per.second": Double = "1.7976931348623157E308", Any, Cluster, Later;
+    "log.cleaner.io.max.bytes.per.second": Double = "1.7976931348623157E308", Any, Cluster, Works;
 
     /// Memory of the compactor's key maps, all threads together.
-    "log.cleaner.dedupe.buffer.size": Long = "134217728", Any, Cluster, Later;
+    "log.cleaner.dedupe.buffer.size": Long = "134217728", Any, Cluster, Works;
 
     /// Memory of the compactor's read and write buffers, all threads together.
     "log.cleaner.io.buffer.size": Int = "524288", AtLeast(0), Cluster, Later;
 
     /// How full a key map may get; fuller compacts more at once with more collisions.
-    "log.cleaner.io.buffer.load.factor": Double = "0.9", Any, Cluster, Later;
+    "log.cleaner.io.buffer.load.factor": Double = "0.9", Any, Cluster, Works;
 
     /// How long the compactor sleeps when no log needs it.
-    "log.cleaner.backoff.ms": Long = "15000", AtLeast(0), Cluster, Later;
+    "log.cleaner.backoff.ms": Long = "15000", AtLeast(0), Cluster, Works;
 
     /// Share of a log not yet compacted that makes it worth compacting.
-    "log.cleaner.min.cleanable.ratio": Double = "0.5", BetweenDecimals(0.0, 1.0), Cluster, Later;
+    "log.cleaner.min.cleanable.ratio": Double = "0.5", BetweenDecimals(0.0, 1.0), Cluster, Works;
 
     /// Deprecated switch of the compactor; leave it on.
-    "log.cleaner.enable": Boolean = "true", Any, ReadOnly, Later;
+    "log.cleaner.enable": Boolean = "true", Any, ReadOnly, Works;
 
     /// How long tombstones and transaction markers stay after their log was compacted.
-    "log.cleaner.delete.retention.ms": Long = "86400000", AtLeast(0), Cluster, Later;
+    "log.cleaner.delete.retention.ms": Long = "86400000", AtLeast(0), Cluster, Works;
 
     /// Age that a record must reach before it may be compacted away.
-    "log.cleaner.min.compaction.lag.ms": Long = "0", AtLeast(0), Cluster, Later;
+    "log.cleaner.min.compaction.lag.ms": Long = "0", AtLeast(0), Cluster, Works;
 
     /// Age by which a record must have become eligible for compaction.
-    "log.cleaner.max.compaction.lag.ms": Long = "9223372036854775807", AtLeast(1), Cluster, Later;
+    "log.cleaner.max.compaction.lag.ms": Long = "9223372036854775807", AtLeast(1), Cluster, Works;
 };
 
 /// Not listed by DescribeConfigs until somebody sets them.

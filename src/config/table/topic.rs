@@ -39,19 +39,19 @@ pub(super) const ROWS: &[Setting] = settings! {
     "index.interval.bytes": Int = "4096", AtLeast(0), Overrides("log.index.interval.bytes"), Works;
 
     /// How long tombstones and transaction markers stay after their log was compacted.
-    "delete.retention.ms": Long = "86400000", AtLeast(0), Overrides("log.cleaner.delete.retention.ms"), Later;
+    "delete.retention.ms": Long = "86400000", AtLeast(0), Overrides("log.cleaner.delete.retention.ms"), Works;
 
     /// Age that a record must reach before it may be compacted away.
-    "min.compaction.lag.ms": Long = "0", AtLeast(0), Overrides("log.cleaner.min.compaction.lag.ms"), Later;
+    "min.compaction.lag.ms": Long = "0", AtLeast(0), Overrides("log.cleaner.min.compaction.lag.ms"), Works;
 
     /// Age by which a record must have become eligible for compaction; also shortens the roll time.
-    "max.compaction.lag.ms": Long = "9223372036854775807", AtLeast(1), Overrides("log.cleaner.max.compaction.lag.ms"), Later;
+    "max.compaction.lag.ms": Long = "9223372036854775807", AtLeast(1), Overrides("log.cleaner.max.compaction.lag.ms"), Works;
 
     /// How long a deleted file stays on the disk under another name.
     "file.delete.delay.ms": Long = "60000", AtLeast(0), Overrides("log.segment.delete.delay.ms"), Works;
 
     /// Share of a log not yet compacted that makes it worth compacting.
-    "min.cleanable.dirty.ratio": Double = "0.5", BetweenDecimals(0.0, 1.0), Overrides("log.cleaner.min.cleanable.ratio"), Later;
+    "min.cleanable.dirty.ratio": Double = "0.5", BetweenDecimals(0.0, 1.0), Overrides("log.cleaner.min.cleanable.ratio"), Works;
 
     /// What happens to old records: `delete`, `compact`, both, or empty (kept for ever).
     "cleanup.policy": List = "delete", ItemsOf(&["compact", "delete"], MayBeEmpty), Overrides("log.cleanup.policy"), Works;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::cluster::TopicIdPartition;
 use crate::log::time_index::TimeEntry;
 use crate::log::transaction_index::{ABORTED_TRANSACTION_BYTES, AbortedTransaction};
-use crate::log::{EpochEntry, SegmentBook};
+use crate::log::{EpochEntry, NO_OFFSET, SegmentBook};
 
 /// Where a partition lives: the id of a data directory (`directory.id` of its meta.properties, so that a mount point may move) and the name of the directory in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -48,6 +48,8 @@ pub struct PartitionFacts {
     /// Aborted transactions that are not in a flushed transaction index yet, each with the segment that holds its marker. Without them a reader of committed records would be
     /// given aborted ones after a crash.
     pub aborted: Vec<(i64, AbortedTransaction)>,
+    /// Up to where compaction has been through the log, if ever. An older value costs another round, nothing else.
+    pub cleaned_to: Option<i64>,
 }
 
 /// What a checkpoint holds for one partition: its facts, what placement knows, and which entries the facts tell of.
@@ -111,6 +113,7 @@ impl PartitionRecord {
             into.put_i64_le(*segment_base);
             aborted.encode(into);
         }
+        into.put_i64_le(facts.cleaned_to.unwrap_or(NO_OFFSET));
     }
 
     /// Takes the next record off the front of a checkpoint's body.
@@ -136,8 +139,19 @@ impl PartitionRecord {
         let next_entry = fields.try_get_u64_le()?;
         // Records of the first version end here.
         let aborted = if fields.is_empty() { Vec::new() } else { take_list(fields, ABORTED_BYTES, take_aborted)? };
-        let facts =
-            PartitionFacts { partition, home, log_start_offset, end_offset, high_watermark, segments, leader_epochs, producers, aborted };
+        let cleaned_to = if fields.is_empty() { None } else { Some(fields.try_get_i64_le()?).filter(|offset| *offset >= 0) };
+        let facts = PartitionFacts {
+            partition,
+            home,
+            log_start_offset,
+            end_offset,
+            high_watermark,
+            segments,
+            leader_epochs,
+            producers,
+            aborted,
+            cleaned_to,
+        };
         Ok(Self { facts, placed, next_entry })
     }
 }
@@ -170,6 +184,17 @@ fn take_uuid(from: &mut Bytes) -> Result<Uuid, FactsError> {
 const SEGMENT_BYTES: usize = 46;
 const EPOCH_BYTES: usize = 12;
 const ABORTED_BYTES: usize = 8 + ABORTED_TRANSACTION_BYTES;
+
+/// The payload of the journal's `Swap` entry.
+pub fn encode_segment(segment: &SegmentBook) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(SEGMENT_BYTES);
+    put_segment(&mut bytes, segment);
+    bytes
+}
+
+pub fn decode_segment(mut payload: Bytes) -> Result<SegmentBook, FactsError> {
+    take_segment(&mut payload)
+}
 
 /// Values that may be absent have a byte before them that says so.
 fn put_segment(into: &mut Vec<u8>, segment: &SegmentBook) {
@@ -244,6 +269,7 @@ pub mod tests {
             leader_epochs: vec![EpochEntry { epoch: 0, start_offset: 0 }, EpochEntry { epoch: 3, start_offset: 400 }],
             producers: Bytes::from_static(b"snapshot"),
             aborted: vec![(300, AbortedTransaction { producer_id: 9, first_offset: 401, last_offset: 420, last_stable_offset: 421 })],
+            cleaned_to: Some(300),
         };
         let placed = PlacedEnd { segment_base: 300, size_bytes: 65_000, end_offset: 470 };
         PartitionRecord { facts, placed, next_entry: 12 }

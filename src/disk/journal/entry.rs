@@ -48,6 +48,11 @@ pub enum EntryKind {
     CheckpointNote = 7,
     /// The log's next segment begins at `base_offset`, with nothing in it yet: retention is about to let go of all that came before.
     Roll = 8,
+    /// Compaction puts one file, with the segment's name and `.swap` behind it, in the place of the segments from `segment_base` up to, not with, `base_offset`. The payload is the
+    /// new segment's book. What the files still lack of it a restart does, unless a `Swapped` follows.
+    Swap = 9,
+    /// The files of the `Swap` before it are as it says.
+    Swapped = 10,
 }
 
 impl EntryKind {
@@ -61,6 +66,8 @@ impl EntryKind {
             6 => Self::Opened,
             7 => Self::CheckpointNote,
             8 => Self::Roll,
+            9 => Self::Swap,
+            10 => Self::Swapped,
             _ => return None,
         })
     }
@@ -110,6 +117,15 @@ impl EntryHeader {
     /// A segment that begins at the log's end.
     pub fn roll(partition: TopicIdPartition, segment_base: i64) -> Self {
         Self { base_offset: segment_base, ..Self::empty(EntryKind::Roll, partition) }
+    }
+
+    /// Compacted segments change places with one new one.
+    pub fn swap(partition: TopicIdPartition, segment_base: i64, end_base: i64) -> Self {
+        Self { segment_base, base_offset: end_base, ..Self::empty(EntryKind::Swap, partition) }
+    }
+
+    pub fn swapped(partition: TopicIdPartition, segment_base: i64) -> Self {
+        Self { segment_base, ..Self::empty(EntryKind::Swapped, partition) }
     }
 
     pub fn deleted(partition: TopicIdPartition) -> Self {

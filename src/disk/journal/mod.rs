@@ -332,6 +332,11 @@ impl Journal {
         target.placed(readable);
     }
 
+    /// What a `Swap` entry of that group asks for is done: a restart need not see it again.
+    pub fn let_go_of(&self, sequence: GroupSequence) {
+        self.state.borrow_mut().ring.count_placed(sequence);
+    }
+
     /// A partition's files failed: it is told, and what waits for it stays in the ring.
     pub fn fail_partition(&self, partition: &TopicIdPartition, error: &JournalError) {
         let target = {
@@ -555,7 +560,9 @@ impl State {
                 let groups = self.backlog.unregister(&header.partition);
                 return self.count_placed(groups);
             }
-            EntryKind::BlockPrefix | EntryKind::LogStart | EntryKind::Opened | EntryKind::CheckpointNote => return,
+            // Held until whoever exchanges the files says that it is done, see `let_go_of`.
+            EntryKind::Swap => return self.ring.count_unplaced(),
+            EntryKind::BlockPrefix | EntryKind::LogStart | EntryKind::Opened | EntryKind::CheckpointNote | EntryKind::Swapped => return,
         };
         self.ring.count_unplaced();
         let needless = self.backlog.push(&header.partition, sequence, change);

@@ -41,5 +41,6 @@ fn clean_end(facts: &PartitionFacts) -> Option<CleanEnd> {
         log_start_offset: facts.log_start_offset,
         log_end_offset: facts.end_offset,
         high_watermark: facts.high_watermark,
+        cleaned_to: facts.cleaned_to,
     })
 }

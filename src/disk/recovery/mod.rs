@@ -9,6 +9,7 @@ mod clean_stop;
 pub mod data_directory;
 mod error;
 mod former;
+mod leftovers;
 pub mod life;
 mod redo;
 mod scan;
@@ -36,7 +37,9 @@ use crate::disk::placement::{CheckpointTurn, Placement};
 use crate::disk::trace;
 use crate::log::checkpoint_file::{OffsetCheckpoint, decode_offsets};
 use crate::log::directory_files::decode_partition_metadata;
-use crate::log::file_names::{LOG_START_CHECKPOINT, PARTITION_METADATA, RECOVERY_POINT_CHECKPOINT, REPLICATION_CHECKPOINT};
+use crate::log::file_names::{
+    CLEANER_CHECKPOINT, LOG_START_CHECKPOINT, PARTITION_METADATA, RECOVERY_POINT_CHECKPOINT, REPLICATION_CHECKPOINT,
+};
 use crate::rt;
 use crate::rt::file::{File, FileError, OpenMode, create_directory_blocking, sync_directory_blocking};
 
@@ -374,6 +377,7 @@ fn found_in(directory: &DataDirectory, names: Vec<String>, left_alone: &mut Vec<
         decode_offsets(&text).map_err(|line| RecoveryError::MetaProperties { path, cause: line.to_string() })
     };
     let (starts, points, marks) = (offsets(LOG_START_CHECKPOINT)?, offsets(RECOVERY_POINT_CHECKPOINT)?, offsets(REPLICATION_CHECKPOINT)?);
+    let cleaned = offsets(CLEANER_CHECKPOINT)?;
     let is_clean = directory.marker_blocking().is_some();
     let mut found = Vec::new();
     for name in names {
@@ -395,6 +399,7 @@ fn found_in(directory: &DataDirectory, names: Vec<String>, left_alone: &mut Vec<
             log_start_offset: starts.get(&key).copied(),
             recovery_point: points.get(&key).copied().unwrap_or(0),
             high_watermark: marks.get(&key).copied(),
+            cleaned_to: cleaned.get(&key).copied(),
             is_clean,
         });
     }

@@ -10,7 +10,9 @@ use bytes::Bytes;
 
 use super::{RecoveredPartition, RecoveryError, scan};
 use crate::cluster::TopicIdPartition;
+use crate::disk::checkpoint::facts::decode_segment;
 use crate::disk::checkpoint::{PartitionFacts, PartitionHome, PartitionRecord, PlacedEnd};
+use crate::disk::compacted_segment::swap_segments_blocking;
 use crate::disk::index_files;
 use crate::disk::journal::{Entry, EntryHeader, EntryKind};
 use crate::disk::placement::segment::segment_path;
@@ -37,6 +39,9 @@ pub struct Redo {
     cut: Option<(i64, u32)>,
     /// Aborted transactions that the segments' own indexes may lack, with the segments of their markers.
     aborted: Vec<(i64, AbortedTransaction)>,
+    /// Segments whose place compaction was about to give to one new one.
+    swaps: Vec<std::ops::Range<i64>>,
+    cleaned_to: Option<i64>,
     /// Producers are to be found again by reading the log: a cut has taken batches away that the checkpoint's state contains.
     producers_lost: bool,
 }
@@ -81,6 +86,8 @@ impl Redo {
             puts: Vec::new(),
             cut: None,
             aborted: facts.aborted,
+            swaps: Vec::new(),
+            cleaned_to: facts.cleaned_to,
             producers_lost: false,
         })
     }
@@ -98,6 +105,8 @@ impl Redo {
             puts: Vec::new(),
             cut: None,
             aborted: Vec::new(),
+            swaps: Vec::new(),
+            cleaned_to: None,
             producers_lost: false,
         }
     }
@@ -133,9 +142,27 @@ impl Redo {
                 self.log.raise_log_start(header.base_offset);
             }
             EntryKind::Roll if is_news => self.roll(header.base_offset)?,
+            EntryKind::Swap => self.swap(&header, entry.payload, is_news)?,
+            EntryKind::Swapped => self.swaps.retain(|replaced| replaced.start != header.segment_base),
             // A deletion ends the partition's redo, see its caller; the rest changes nothing.
             EntryKind::LogStart | EntryKind::Roll | EntryKind::Deleted | EntryKind::Opened | EntryKind::CheckpointNote => {}
         }
+        Ok(())
+    }
+
+    /// One new segment takes the place of some; what the journal holds of these is not wanted any more.
+    fn swap(&mut self, header: &EntryHeader, payload: Bytes, is_news: bool) -> Result<(), Mismatch> {
+        let replaced = header.segment_base..header.base_offset;
+        if is_news {
+            let book = decode_segment(payload).map_err(|_| "an entry names a segment that cannot be read")?;
+            let segments = self.log.segments();
+            if segments.get(replaced.start).is_none() || segments.get(replaced.end).is_none() || book.base_offset != replaced.start {
+                return Err(format!("segments {} to {} were compacted, but they are not there", replaced.start, replaced.end));
+            }
+            self.log.segments_mut().replace(replaced.end, book);
+        }
+        self.puts.retain(|put| !replaced.contains(&put.segment_base));
+        self.swaps.push(replaced);
         Ok(())
     }
 
@@ -227,6 +254,9 @@ impl Redo {
 
     /// Brings the bytes into the segment files of `directory`, flushes them, and says where the log stands now.
     pub fn finish_blocking(mut self, directory: &Path) -> Result<RecoveredPartition, RecoveryError> {
+        for replaced in std::mem::take(&mut self.swaps) {
+            swap_segments_blocking(directory, replaced)?;
+        }
         self.leave_out_removed_segments(directory);
         self.write_puts(directory)?;
         self.cut_segments(directory)?;
@@ -318,6 +348,7 @@ impl Redo {
             leader_epochs: self.log.leader_epochs().entries().to_vec(),
             producers: producer_snapshot::encode(self.log.producers()),
             aborted: self.aborted,
+            cleaned_to: self.cleaned_to,
         };
         let indexed_to = (indexed_to.segment_base, indexed_to.size_bytes);
         RecoveredPartition { facts, directory: directory.to_path_buf(), placed, indexed_to }

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{RecoveredPartition, RecoveryError, read_text_blocking};
+use super::{RecoveredPartition, RecoveryError, leftovers, read_text_blocking};
 use crate::cluster::TopicIdPartition;
 use crate::disk::checkpoint::{PartitionFacts, PartitionHome, PlacedEnd};
 use crate::disk::index_files;
@@ -35,6 +35,8 @@ pub struct Found {
     pub recovery_point: i64,
     /// From Kafka's replication-offset-checkpoint.
     pub high_watermark: Option<i64>,
+    /// From Kafka's cleaner-offset-checkpoint.
+    pub cleaned_to: Option<i64>,
     /// A clean marker vouches for the directory.
     pub is_clean: bool,
 }
@@ -47,6 +49,7 @@ pub struct Scanned {
 
 /// Finds out where the log stands, cuts what does not belong to it, and flushes.
 pub fn scan_blocking(found: Found, now_ms: i64) -> Result<Scanned, RecoveryError> {
+    leftovers::settle_blocking(&found.directory)?;
     let mut books = segment_books(&found.directory, now_ms)?;
     let first_offset = books[0].base_offset;
     let mut epochs = leader_epochs(&found.directory)?;
@@ -104,6 +107,7 @@ pub fn scan_blocking(found: Found, now_ms: i64) -> Result<Scanned, RecoveryError
         leader_epochs: epochs.entries().to_vec(),
         producers: producer_snapshot::encode(&producers),
         aborted,
+        cleaned_to: found.cleaned_to,
     };
     let indexed_to = (placed.segment_base, placed.size_bytes);
     Ok(Scanned { partition: RecoveredPartition { facts, directory: found.directory, placed, indexed_to }, set_aside })

@@ -1,6 +1,7 @@
 //! Partitions on a real shard with a real journal and placement, in a temporary directory.
 
 mod append;
+mod compaction;
 mod files;
 mod lives;
 mod offsets;

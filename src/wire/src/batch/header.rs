@@ -122,6 +122,10 @@ impl Attributes {
         self.with(Self::CONTROL, control)
     }
 
+    pub fn with_delete_horizon(self, has_delete_horizon: bool) -> Attributes {
+        self.with(Self::DELETE_HORIZON, has_delete_horizon)
+    }
+
     fn with(self, bit: i16, set: bool) -> Attributes {
         Attributes(if set { self.0 | bit } else { self.0 & !bit })
     }

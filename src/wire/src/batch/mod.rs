@@ -10,6 +10,7 @@ mod compress;
 mod decompress;
 mod header;
 mod record;
+mod rewrite;
 mod scanner;
 mod snappy;
 mod varint;
@@ -23,6 +24,7 @@ pub use header::{
     NO_TIMESTAMP, TimestampType, set_base_offset, set_crc, set_max_timestamp, set_partition_leader_epoch,
 };
 pub use record::{HeaderIterator, RecordError, RecordHeader, RecordIterator, RecordRef};
+pub use rewrite::{BatchRewriter, emptied_batch};
 pub use scanner::{RecordFacts, RecordScanner};
 
 /// The most that one step of decompression, compression, checking or scanning works on, in bytes.

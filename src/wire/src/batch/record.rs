@@ -18,7 +18,7 @@ pub struct RecordRef<'a> {
     /// `None` is a tombstone.
     pub value: Option<&'a [u8]>,
     pub header_count: i32,
-    headers: &'a [u8],
+    pub(super) headers: &'a [u8],
 }
 
 impl<'a> RecordRef<'a> {

@@ -1,0 +1,119 @@
+//! The compactor of a shard: it looks which log needs a round most, and carries out one round at a time (`cleaning`).
+//!
+//! Kafka's LogCleaner with one thread for each shard: the log with the largest part that has not been compacted comes first, if that part is larger than
+//! `min.cleanable.dirty.ratio` or holds a record that has waited for longer than `max.compaction.lag.ms`. When no log needs it, it rests for `log.cleaner.backoff.ms`. It runs in the
+//! background queue and gives way every fraction of a millisecond.
+
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use super::Partition;
+use super::cleaning::CleaningError;
+use super::partitions::Partitions;
+use crate::log::compaction::{Choice, CompactionView};
+use crate::rt;
+
+/// What compaction may use on one shard.
+#[derive(Clone, Copy, Debug)]
+pub struct CleanerOptions {
+    /// `log.cleaner.enable`, and `log.cleaner.threads` is not 0.
+    pub is_enabled: bool,
+    /// `log.cleaner.backoff.ms`
+    pub backoff: Duration,
+    /// This shard's part of `log.cleaner.dedupe.buffer.size`.
+    pub map_bytes: usize,
+    /// `log.cleaner.io.buffer.load.factor`
+    pub map_load_factor: f64,
+    /// This shard's part of `log.cleaner.io.max.bytes.per.second`.
+    pub io_bytes_per_second: f64,
+}
+
+impl Default for CleanerOptions {
+    fn default() -> Self {
+        Self {
+            is_enabled: true,
+            backoff: Duration::from_secs(15),
+            map_bytes: 128 << 20,
+            map_load_factor: 0.9,
+            io_bytes_per_second: f64::MAX,
+        }
+    }
+}
+
+/// Starts the task of a shard.
+pub(super) fn start(partitions: &Rc<Partitions>) {
+    rt::spawn_background(run(Rc::downgrade(partitions))).detach();
+}
+
+async fn run(partitions: Weak<Partitions>) {
+    loop {
+        let Some(living) = partitions.upgrade().filter(|partitions| !partitions.is_stopping()) else { return };
+        let has_cleaned = living.compact_one(rt::wall_clock_ms()).await;
+        let backoff = living.cleaner_options().backoff;
+        drop(living);
+        if !has_cleaned {
+            rt::sleep(backoff).await;
+        }
+    }
+}
+
+impl Partitions {
+    /// Compacts the log that needs it most. Returns whether there was one.
+    pub async fn compact_one(&self, now_ms: i64) -> bool {
+        let options = self.cleaner_options();
+        if !options.is_enabled {
+            return false;
+        }
+        let _turn = self.cleaner_turn().acquire(1).await;
+        let Some((partition, choice)) = self.filthiest(now_ms) else { return false };
+        match partition.compact(&choice, &options, now_ms).await {
+            Ok(()) => true,
+            Err(CleaningError::Stopped) => false,
+            Err(error) => {
+                if !partition.is_deleted.get() {
+                    tracing::error!(topic = %partition.topic, partition = partition.id().partition, %error, "the log is not compacted any more until a restart");
+                }
+                partition.cleaning.is_uncleanable.set(true);
+                true
+            }
+        }
+    }
+
+    fn filthiest(&self, now_ms: i64) -> Option<(Rc<Partition>, Choice)> {
+        let mut filthiest: Option<(Rc<Partition>, Choice)> = None;
+        for partition in self.all() {
+            let Some(choice) = partition.cleaning_due(now_ms) else { continue };
+            if filthiest.as_ref().is_none_or(|(_, other)| choice.dirty_ratio() > other.dirty_ratio()) {
+                filthiest = Some((partition, choice));
+            }
+        }
+        filthiest
+    }
+}
+
+impl Partition {
+    /// What a round would do, if one is due.
+    fn cleaning_due(&self, now_ms: i64) -> Option<Choice> {
+        let rules = self.keeping.get().compaction;
+        if !rules.compacts || self.is_deleted.get() || self.failure.borrow().is_some() || self.cleaning.is_uncleanable.get() {
+            return None;
+        }
+        let log = self.log.borrow();
+        let view = CompactionView {
+            segments: log.segments(),
+            log_start_offset: log.log_start_offset(),
+            log_end_offset: log.log_end_offset(),
+            last_stable_offset: log.last_stable_offset(self.high_watermark()),
+            cleaned_to: self.cleaning.cleaned_to.get(),
+            unsettled_from: self.oldest_unsettled_segment(),
+        };
+        let choice = Choice::of(&view, &rules, now_ms);
+        choice.is_due(&rules).then_some(choice)
+    }
+
+    /// The first segment of which something is still to be written: batches, indexes, aborted transactions.
+    fn oldest_unsettled_segment(&self) -> i64 {
+        let aborted = self.aborted.borrow().iter().map(|(base, _)| *base).min().unwrap_or(i64::MAX);
+        self.placed.get().segment_base.min(self.oldest_unwritten_segment()).min(aborted)
+    }
+}
