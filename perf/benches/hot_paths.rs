@@ -5,12 +5,14 @@
 
 use std::hint::black_box;
 use std::ops::RangeInclusive;
+use std::time::Instant;
 
 use bytes::Bytes;
 use corelane::config::TopicSettings;
 use corelane::log::offset_index::OffsetIndex;
 use corelane::log::validation::{Validation, ValidationRules};
 use corelane::log::{Log, LogStart, Origin, RollRules, ValidatedBatch};
+use corelane::rt::stages::{Moment, Stages};
 use corelane_wire::batch::{BatchBuilder, BatchOptions};
 use corelane_wire::messages::ProduceRequest;
 use corelane_wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
@@ -85,6 +87,22 @@ fn look_up(criterion: &mut Criterion) {
     criterion.bench_function("look an offset up", |bencher| bencher.iter(&mut find));
 }
 
+/// What `latency.trace.file` costs a request while it is not set: all that the rooms do with its stages.
+fn note_nothing(criterion: &mut Criterion) {
+    let begun = Instant::now();
+    let note = || {
+        let stages = Stages::begin(black_box(begun));
+        for moment in [Moment::FrameRead, Moment::Admitted, Moment::Decoded, Moment::Checked, Moment::HandedOver, Moment::Released] {
+            black_box(&stages).mark(moment);
+        }
+        let handed_over = black_box(stages.clone());
+        black_box(handed_over.is_traced());
+        black_box(stages).finish();
+    };
+    assert_allocations("stages of a request that is not traced", 0..=0, allocation_counter::measure(note).count_total);
+    criterion.bench_function("stages of a request that is not traced", |bencher| bencher.iter(note));
+}
+
 /// Counts the allocations with one record and with many, which have to be the same, then takes the time of each count.
 fn measure<T>(criterion: &mut Criterion, name: &str, prepare: impl Fn(usize) -> T, mut step: impl FnMut(&T)) {
     let mut counts = RECORD_COUNTS.map(|records| {
@@ -112,6 +130,6 @@ fn assert_allocations(name: &str, expected: RangeInclusive<u64>, counted: u64) {
 criterion_group! {
     name = hot_paths;
     config = Criterion::default().sample_size(30).warm_up_time(std::time::Duration::from_millis(300)).measurement_time(std::time::Duration::from_secs(1));
-    targets = decode, check, assign_offsets, look_up
+    targets = decode, check, assign_offsets, look_up, note_nothing
 }
 criterion_main!(hot_paths);

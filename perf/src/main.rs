@@ -141,6 +141,9 @@ struct TraceArguments {
     /// The result of `corelane-bench produce --json`, to be put beside.
     #[arg(long)]
     client: Option<PathBuf>,
+    /// The same of the floor under the same load.
+    #[arg(long)]
+    floor: Option<PathBuf>,
     /// One JSON object instead of a table.
     #[arg(long)]
     json: bool,
@@ -215,7 +218,9 @@ fn run(command: Command) -> io::Result<bool> {
         Command::Probe(Probe::Net(NetArguments { core, rounds, round_ms, json })) => {
             net::probe(&net::Plan { core: or_disk_core(core), rounds, round: Duration::from_millis(round_ms), json })?;
         }
-        Command::Trace(TraceArguments { file, skip, client, json }) => trace::print(&trace::Plan { file, skip, client, json })?,
+        Command::Trace(TraceArguments { file, skip, client, floor, json }) => {
+            trace::print(&trace::Plan { file, skip, client, floor, json })?
+        }
         Command::Flame { stacks } => flame::draw(&stacks)?,
         Command::Probe(Probe::Core) => println!("{}", machine::disk_interrupt_core()),
         Command::Probe(Probe::Cpu(CpuArguments { core, json })) => cpu::probe(&cpu::Plan { core, json })?,

@@ -16,6 +16,8 @@ pub struct Plan {
     pub skip: usize,
     /// What the client saw: the result of `corelane-bench produce --json`.
     pub client: Option<PathBuf>,
+    /// The same of the floor under the same load.
+    pub floor: Option<PathBuf>,
     pub json: bool,
 }
 
@@ -42,6 +44,7 @@ pub fn print(plan: &Plan) -> io::Result<()> {
     let ordinary = trace.mean_of(|whole| (at(0.45)..=at(0.55)).contains(&whole));
     let slowest = trace.mean_of(|whole| whole >= at(0.99));
     let client = plan.client.as_deref().map(client_latency).transpose()?;
+    let floor = plan.floor.as_deref().map(client_latency).transpose()?;
     if plan.json {
         let column = |column: &Column| {
             let stages = trace.names.iter().zip(&column.stages).map(|(name, stage)| (name.clone(), json!(stage)));
@@ -51,7 +54,7 @@ pub fn print(plan: &Plan) -> io::Result<()> {
             "{}",
             json!({
                 "requests": trace.requests.len(), "ordinary": column(&ordinary), "all": column(&all), "slowest_hundredth": column(&slowest),
-                "whole_p50_us": micros(at(0.5)), "whole_p99_us": micros(at(0.99)), "client": client,
+                "whole_p50_us": micros(at(0.5)), "whole_p99_us": micros(at(0.99)), "client": client, "floor": floor,
             })
         );
         return Ok(());
@@ -98,11 +101,12 @@ pub fn print(plan: &Plan) -> io::Result<()> {
         format!("{:.1}", micros(at(0.5))),
         format!("{:.1}", micros(at(0.99))),
     ]);
+    let told = |figure: &Value| format!("p50 {} us, p99 {} us", figure["p50"], figure["p99"]);
     if let Some(client) = client {
-        println!(
-            "\nThe client's figure, from the scheduled time to the answer in hand: p50 {} us, p99 {} us.",
-            client["p50"], client["p99"]
-        );
+        println!("\nThe client's figure, from the scheduled time to the answer in hand: {}.", told(&client));
+    }
+    if let Some(floor) = floor {
+        println!("Of the floor, under the same load: {}.", told(&floor));
     }
     Ok(())
 }
@@ -153,7 +157,9 @@ impl Trace {
 
 fn client_latency(path: &Path) -> io::Result<Value> {
     let result: Value = serde_json::from_str(&fs::read_to_string(path)?)?;
-    Ok(result["latency_us"].clone())
+    let acknowledged = result["latencies"].as_array().and_then(|all| all.iter().find(|latencies| latencies["name"] == "acknowledged"));
+    let acknowledged = acknowledged.ok_or_else(|| io::Error::other(format!("{}: no latencies of acknowledgements", path.display())))?;
+    Ok(json!({"p50": acknowledged["p50"], "p90": acknowledged["p90"], "p99": acknowledged["p99"], "p99.9": acknowledged["p99.9"]}))
 }
 
 fn micros(nanos: u64) -> f64 {

@@ -69,11 +69,11 @@ pub fn run(plan: Plan, check: &Check) -> io::Result<bool> {
             "{RATE} a second, one at a time, {} rounds of {ROUND:?}; server on core {core}, client spinning on core {client_core}; us\n",
             check.rounds
         );
-        heading(&["", "p50", "p99"]);
+        heading(&["", "p10", "p50", "p99"]);
         for (name, tally) in
             [("durable 4 KiB write by itself", &disk), ("exchange over TCP by itself", &net), ("acknowledgement of the floor", &floor)]
         {
-            row(&[name.to_string(), tally.p50(), tally.quantile(0.99)]);
+            row(&[name.to_string(), tally.quantile(0.1), tally.p50(), tally.quantile(0.99)]);
         }
         println!("\nfloor p50 {} us, allowed {} us: {}", floor.median().as_micros(), allowed.as_micros(), if holds { "yes" } else { "no" });
     }
