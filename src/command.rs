@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use corelane::config::{Sources, sources};
+use corelane::log::dump::{Decoder, DumpOptions};
+use corelane_wire::describe::Records;
 
 /// A drop-in Apache Kafka broker: an acknowledgement means that the record is on stable storage.
 ///
@@ -47,6 +49,74 @@ pub enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Files of partitions: what they hold, and whether it is whole.
+    Log {
+        #[command(subcommand)]
+        command: LogCommand,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum LogCommand {
+    /// Print segments, indexes and snapshots, line by line as kafka-dump-log does.
+    Dump(DumpArguments),
+    /// Read everything in data directories, or in directories of single partitions, and name what is damaged. Changes nothing.
+    Verify {
+        #[arg(required = true, value_name = "DIR")]
+        directories: Vec<PathBuf>,
+    },
+}
+
+/// The options are those of kafka-dump-log.
+#[derive(Args)]
+pub struct DumpArguments {
+    /// Files with their full names: 00000000000000000000.log, .index, .timeindex, .txnindex, .snapshot, or a metadata snapshot's .checkpoint.
+    #[arg(value_name = "FILE", required_unless_present = "files")]
+    paths: Vec<PathBuf>,
+    /// The same, as kafka-dump-log takes them.
+    #[arg(long, value_name = "FILE,FILE", value_delimiter = ',')]
+    files: Vec<PathBuf>,
+    /// Print the records with their keys and values.
+    #[arg(long)]
+    print_data_log: bool,
+    /// Print the records without their keys and values.
+    #[arg(long)]
+    deep_iteration: bool,
+    /// Print keys and values only, and no control records.
+    #[arg(long)]
+    skip_record_metadata: bool,
+    /// Records are those of __consumer_offsets.
+    #[arg(long, group = "decoder")]
+    offsets_decoder: bool,
+    /// Records are those of __transaction_state.
+    #[arg(long, group = "decoder")]
+    transaction_log_decoder: bool,
+    /// Records are those of __share_group_state.
+    #[arg(long, group = "decoder")]
+    share_group_state_decoder: bool,
+    /// Records are those of __cluster_metadata.
+    #[arg(long, group = "decoder")]
+    cluster_metadata_decoder: bool,
+    /// Stop with the batch that reaches so many bytes of a file.
+    #[arg(long, value_name = "BYTES", default_value_t = u64::MAX, hide_default_value = true)]
+    pub max_bytes: u64,
+}
+
+impl DumpArguments {
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.paths.iter().chain(&self.files).cloned().collect()
+    }
+
+    pub fn options(&self) -> DumpOptions {
+        let decoder = match (self.offsets_decoder, self.transaction_log_decoder, self.share_group_state_decoder) {
+            (true, _, _) => Some(Decoder::Coordinator(Records::Groups)),
+            (_, true, _) => Some(Decoder::Coordinator(Records::Transactions)),
+            (_, _, true) => Some(Decoder::Coordinator(Records::Shares)),
+            _ => self.cluster_metadata_decoder.then_some(Decoder::ClusterMetadata),
+        };
+        let payload = self.print_data_log || decoder.is_some() || self.skip_record_metadata;
+        DumpOptions { records: payload || self.deep_iteration, payload, skip_metadata: self.skip_record_metadata, decoder }
+    }
 }
 
 #[derive(Subcommand)]

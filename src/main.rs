@@ -1,6 +1,8 @@
 //! The command line: arguments, settings, preflight, shards, and the wait for a signal.
 
 mod command;
+mod log_dump;
+mod log_verify;
 mod output;
 #[cfg(feature = "profile")]
 mod profile;
@@ -11,7 +13,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use corelane::logging;
 
-use self::command::{Command, ConfigCommand, Corelane};
+use self::command::{Command, ConfigCommand, Corelane, LogCommand};
 
 // glibc pays 1.1 us for a free on another core than that of the allocation; here every produce frees its buffers across shards.
 #[global_allocator]
@@ -27,6 +29,8 @@ fn main() -> ExitCode {
         Some(Command::Config { command: ConfigCommand::Reference }) => output::print_reference(),
         Some(Command::Config { command: ConfigCommand::Effective { .. } }) => output::print_effective(&sources),
         Some(Command::Config { command: ConfigCommand::Check { .. } }) => output::check(&sources),
+        Some(Command::Log { command: LogCommand::Dump(arguments) }) => log_dump::run(arguments),
+        Some(Command::Log { command: LogCommand::Verify { directories } }) => log_verify::run(directories),
         None => match output::load(&sources) {
             Ok(config) => {
                 let _logging = logging::start(&config);

@@ -8,6 +8,7 @@ pub mod batch;
 pub mod checkpoint_file;
 pub mod compaction;
 pub mod directory_files;
+pub mod dump;
 pub mod error;
 pub mod file_names;
 pub mod leader_epoch;

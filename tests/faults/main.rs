@@ -2,6 +2,7 @@
 
 mod crash;
 mod crossing;
+mod files;
 mod hostile;
 mod settings;
 mod start;
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
     trials.extend(own_broker_trials("crash", crash::CASES));
     trials.extend(own_broker_trials("stop", stop::CASES));
     trials.extend(own_broker_trials("start", start::CASES));
+    trials.extend(own_broker_trials("files", files::CASES));
     trials.extend(own_broker_trials("settings", settings::CASES));
     trials.extend(own_broker_trials("crossing", crossing::CASES));
     trials.extend(own_broker_trials("hostile", hostile::CASES));

@@ -312,9 +312,14 @@ fn new_folder() -> PathBuf {
 
 /// A JVM with the original's jars and its modest heap.
 pub fn java() -> Command {
+    java_with("lib")
+}
+
+/// A JVM with the jars of the broker (`lib`) or of the command line tools (`tools`).
+pub fn java_with(jars: &str) -> Command {
     let mut command = Command::new("java");
     command.args([KAFKA_HEAP, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]);
-    command.arg("-cp").arg(places::kafka().join("lib").join("*"));
+    command.arg("-cp").arg(places::kafka().join(jars).join("*"));
     command
 }
 

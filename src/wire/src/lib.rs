@@ -6,6 +6,7 @@
 mod api_key;
 pub mod batch;
 mod decoder;
+pub mod describe;
 mod encoder;
 mod error_code;
 mod frame;
