@@ -15,6 +15,7 @@ mod produce;
 mod rdkafka_client;
 mod retention;
 mod rskafka_client;
+mod transactions;
 
 use std::process::ExitCode;
 
@@ -22,7 +23,9 @@ use harness::broker::BrokerOptions;
 use harness::suite::{self, Case, SharedBroker};
 
 fn main() -> ExitCode {
-    let shared = SharedBroker::new(BrokerOptions::default());
+    // Late transactions are looked for so often that a test can wait for it.
+    let options = BrokerOptions::default().set("transaction.abort.timed.out.transaction.cleanup.interval.ms", 1_000);
+    let shared = SharedBroker::new(options);
     let mut trials = Vec::new();
     trials.extend(clients::trials(&shared));
     for (client, cases) in CLIENTS {
@@ -48,6 +51,7 @@ const PROTOCOL: &[(&str, &[Case])] = &[
     ("groups", groups::CASES),
     ("consumer_groups", consumer_groups::CASES),
     ("admin", admin::CASES),
+    ("transactions", transactions::CASES),
 ];
 
 /// Clients that are driven from here, without a program of their own.
