@@ -12,12 +12,12 @@ pub fn trials(shared: &SharedBroker) -> Vec<Trial> {
 }
 
 const CLIENTS: &[Client] = &[
-    Client { name: "confluent_kafka", command: || python("confluent"), cases: &[MAIN_JOB, GROUP_ADMIN, CONFLUENT_ONLY] },
+    Client { name: "confluent_kafka", command: || python("confluent"), cases: &[MAIN_JOB, GROUP_ADMIN, TRANSACTIONS, CONFLUENT_ONLY] },
     Client { name: "kafka_python", command: || python("kafka_python"), cases: &[MAIN_JOB, GROUP_ADMIN] },
     // Has no call to delete a group.
     Client { name: "aiokafka", command: || python("aiokafka"), cases: &[MAIN_JOB] },
-    Client { name: "kafkajs", command: node, cases: &[MAIN_JOB, GROUP_ADMIN] },
-    Client { name: "java", command: java, cases: &[MAIN_JOB, GROUP_ADMIN, JAVA_ONLY, CONSUMER_PROTOCOL, TOOLS] },
+    Client { name: "kafkajs", command: node, cases: &[MAIN_JOB, GROUP_ADMIN, TRANSACTIONS] },
+    Client { name: "java", command: java, cases: &[MAIN_JOB, GROUP_ADMIN, TRANSACTIONS, JAVA_ONLY, CONSUMER_PROTOCOL, TOOLS] },
 ];
 
 /// What every client can do.
@@ -46,7 +46,9 @@ const MAIN_JOB: &[&str] = &[
 
 const GROUP_ADMIN: &[&str] = &["admin_groups"];
 
-const JAVA_ONLY: &[&str] = &["cooperative_group_of_three", "static_member"];
+const TRANSACTIONS: &[&str] = &["transactions", "a_second_instance_fences_the_first", "exactly_once_copy"];
+
+const JAVA_ONLY: &[&str] = &["cooperative_group_of_three", "static_member", "money_transfer"];
 
 const CONFLUENT_ONLY: &[&str] = &["consumer_protocol_group_of_three"];
 
@@ -72,6 +74,7 @@ const TOOLS: &[&str] = &[
     "tool_delete_records",
     "tool_small_tools",
     "tool_performance",
+    "tool_transactions",
 ];
 
 fn python(client: &str) -> Command {

@@ -7,6 +7,7 @@ mod hostile;
 mod settings;
 mod start;
 mod stop;
+mod transactions;
 mod writer;
 
 use std::process::ExitCode;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     trials.extend(own_broker_trials("files", files::CASES));
     trials.extend(own_broker_trials("settings", settings::CASES));
     trials.extend(own_broker_trials("crossing", crossing::CASES));
+    trials.extend(own_broker_trials("transactions", transactions::CASES));
     trials.extend(own_broker_trials("hostile", hostile::CASES));
     harness::suite::main_one_by_one(trials)
 }

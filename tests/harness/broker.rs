@@ -50,13 +50,22 @@ pub struct BrokerOptions {
     pub arguments: Vec<String>,
     /// More environment for the process.
     pub environment: Vec<(String, String)>,
+    /// Features that the original's directory is formatted without, where it is to be opened by a broker that does not serve them.
+    pub features_left_out: Vec<String>,
     /// Corelane with its own witness of durability, instead of the binary under test.
     pub is_traced: bool,
 }
 
 impl Default for BrokerOptions {
     fn default() -> BrokerOptions {
-        BrokerOptions { target: places::target(), settings: Vec::new(), arguments: Vec::new(), environment: Vec::new(), is_traced: false }
+        BrokerOptions {
+            target: places::target(),
+            settings: Vec::new(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            features_left_out: Vec::new(),
+            is_traced: false,
+        }
     }
 }
 
@@ -73,6 +82,11 @@ impl BrokerOptions {
 
     pub fn environment(mut self, name: &str, value: &str) -> BrokerOptions {
         self.environment.push((name.to_string(), value.to_string()));
+        self
+    }
+
+    pub fn without_features(mut self, features: &[&str]) -> BrokerOptions {
+        self.features_left_out = features.iter().map(|feature| feature.to_string()).collect();
         self
     }
 
@@ -252,8 +266,12 @@ impl Broker {
         let properties = self.folder.join("server.properties");
         fs::write(&properties, self.kafka_properties()).expect("a file can be written");
         if !self.data.join("meta.properties").exists() {
-            let status =
-                java().args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"]).arg(&properties).output().expect("java");
+            let mut format = java();
+            format.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"]).arg(&properties);
+            for feature in &self.options.features_left_out {
+                format.arg("--feature").arg(format!("{feature}=0"));
+            }
+            let status = format.output().expect("java");
             assert!(status.status.success(), "formatting failed: {}{}", text(&status.stdout), text(&status.stderr));
         }
         let mut command = java();

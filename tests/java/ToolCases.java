@@ -1,7 +1,13 @@
+import static java.util.concurrent.TimeUnit.SECONDS;
+
 import com.fasterxml.jackson.databind.JsonNode;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
+import java.util.Properties;
+import org.apache.kafka.clients.producer.KafkaProducer;
+import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.common.serialization.ByteArraySerializer;
 
 /** Kafka's own command line tools, as an operator types them; each method is a case, on a topic that no other case uses. */
 final class ToolCases {
@@ -195,6 +201,35 @@ final class ToolCases {
             "20000 records sent");
         String got = tools.run("org.apache.kafka.tools.ConsumerPerformance", "--bootstrap-server", bootstrap, "--topic", topic, "--num-records", "20000", "--timeout", "60000");
         holds(got, ", 20000, ");
+    }
+
+    /** kafka-transactions: list, describe, describe-producers, find-hanging, abort, forceTerminateTransaction. */
+    void transactions() throws Exception {
+        topics("--create", "--topic", topic, "--partitions", "2");
+        String id = topic + "-id";
+        Properties properties = new Properties();
+        properties.put("bootstrap.servers", bootstrap);
+        properties.put("transactional.id", id);
+        try (KafkaProducer<byte[], byte[]> producer = new KafkaProducer<>(properties, new ByteArraySerializer(), new ByteArraySerializer())) {
+            producer.initTransactions();
+            producer.beginTransaction();
+            producer.send(new ProducerRecord<>(topic, 1, null, Samples.bytes("open"))).get(60, SECONDS);
+            matches(transactions("list"), "(?s).*" + id + "\\s+1\\s+\\d+\\s+Ongoing.*");
+            matches(transactions("list", "--transactional-id-pattern", topic + ".*"), "(?s).*" + id + ".*");
+            Samples.check(!transactions("list", "--duration-filter", "3600000").contains(id), "no transaction is that old");
+            String described = transactions("describe", "--transactional-id", id);
+            matches(described, "(?s).*" + id + "\\s+\\d+\\s+\\d+\\s+Ongoing\\s+60000.*" + topic + "-1.*");
+            matches(transactions("describe-producers", "--topic", topic, "--partition", "1"), "(?s).*\\n\\d+\\s+0\\s+-1\\s+0\\s+\\d+\\s+0\\s*");
+            Samples.check(!transactions("find-hanging", "--broker-id", "1", "--max-transaction-timeout", "0").contains(id), "its coordinator knows of it");
+            transactions("abort", "--topic", topic, "--partition", "1", "--start-offset", "0");
+            matches(transactions("describe-producers", "--topic", topic, "--partition", "1"), "(?s).*None\\s*");
+        }
+        transactions("forceTerminateTransaction", "--transactionalId", id);
+        matches(transactions("describe", "--transactional-id", id), "(?s).*" + id + "\\s+\\d+\\s+\\d+\\s+(Empty|CompleteAbort|PrepareAbort).*");
+    }
+
+    private String transactions(String... arguments) throws Exception {
+        return tools.run("org.apache.kafka.tools.TransactionsCommand", with(arguments));
     }
 
     private String topics(String... arguments) throws Exception {

@@ -337,3 +337,102 @@ exports.describe_cluster = async (kafka) => {
     assert.strictEqual(described.controller, described.brokers[0].nodeId);
   });
 };
+
+// Readers get what was committed, in order, and nothing of what was aborted.
+exports.transactions = async (kafka, topic) => {
+  await create(kafka, topic);
+  const committed = [];
+  await withTransactional(kafka, topic, async (producer) => {
+    for (let round = 0; round < 6; round += 1) {
+      const written = records(5).map((record) => ({ ...record, key: Buffer.from(`${round}-${record.key}`), partition: 0 }));
+      const transaction = await producer.transaction();
+      await transaction.send({ topic, messages: written });
+      if (round % 2 === 0) {
+        await transaction.commit();
+        committed.push(...written);
+      } else {
+        await transaction.abort();
+      }
+    }
+  });
+  const got = await read(kafka, topic, committed.length);
+  same(got, committed);
+};
+
+// Who takes over a transactional id ends the other's transaction, and the other is told so.
+exports.a_second_instance_fences_the_first = async (kafka, topic) => {
+  await create(kafka, topic);
+  await withTransactional(kafka, topic, async (first) => {
+    const left = await first.transaction();
+    await left.send({ topic, messages: [{ key: 'k', value: 'of the first' }] });
+    await withTransactional(kafka, topic, async (second) => {
+      const taken = await second.transaction();
+      await taken.send({ topic, messages: [{ key: 'k', value: 'of the second' }] });
+      await taken.commit();
+    });
+    await assert.rejects(left.commit(), (error) => ['INVALID_PRODUCER_EPOCH', 'PRODUCER_FENCED'].includes(error.type));
+  });
+  const got = await read(kafka, topic, 1);
+  assert.deepStrictEqual(got.map((record) => record.value.toString()), ['of the second']);
+};
+
+// Read, write and commit the positions in one transaction; every other one is given up. The copy holds each record once.
+exports.exactly_once_copy = async (kafka, topic) => {
+  const copy = `${topic}-copy`;
+  const groupId = `${topic}-group`;
+  await create(kafka, topic);
+  await create(kafka, copy);
+  const sent = records(40);
+  await produce(kafka, topic, sent);
+  let copied = 0;
+  let attempt = 0;
+  while (copied < sent.length) {
+    assert.ok(attempt < 40, `${copied} records copied`);
+    attempt += 1;
+    const given_up = attempt % 2 === 1;
+    await withTransactional(kafka, topic, async (producer) => {
+      let ended = false;
+      const running = await member(kafka, groupId, topic, {
+        eachMessage: undefined,
+        eachBatch: async ({ batch }) => {
+          if (ended) {
+            return;
+          }
+          const taken = batch.messages.slice(0, 25);
+          const transaction = await producer.transaction();
+          await transaction.send({ topic: copy, messages: taken.map(({ key, value }) => ({ key, value })) });
+          const offset = `${BigInt(taken[taken.length - 1].offset) + 1n}`;
+          await transaction.sendOffsets({ consumerGroupId: groupId, topics: [{ topic, partitions: [{ partition: 0, offset }] }] });
+          if (given_up) {
+            await transaction.abort();
+          } else {
+            await transaction.commit();
+            copied += taken.length;
+          }
+          ended = true;
+        },
+      });
+      try {
+        await until('the end of the transaction', () => ended);
+      } finally {
+        await running.consumer.disconnect();
+      }
+    });
+  }
+  const got = await read(kafka, copy, sent.length);
+  assert.deepStrictEqual(got.map((record) => record.key.toString()), sent.map((record) => record.key.toString()));
+  await withAdmin(kafka, async (admin) => {
+    const [found] = await admin.fetchOffsets({ groupId, topics: [topic] });
+    assert.strictEqual(found.partitions[0].offset, '40');
+  });
+};
+
+async function withTransactional(kafka, name, work) {
+  const producer = kafka.producer({ transactionalId: `${name}-id`, maxInFlightRequests: 1, idempotent: true });
+  await producer.connect();
+  try {
+    await work(producer);
+  } finally {
+    await producer.disconnect();
+  }
+}

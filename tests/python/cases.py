@@ -292,3 +292,76 @@ def describe_cluster(client, topic, expected):
     """The cluster names itself, its one broker and its controller."""
     cluster_id, brokers = client.cluster()
     assert cluster_id and len(brokers) == 1, (cluster_id, brokers)
+
+
+def transactions(client, topic, expected):
+    """Readers of committed records get what was committed, in order, and nothing of what was aborted."""
+    client.create_topic(topic, partitions=2)
+    with client.transactional(topic + "-id") as producer:
+        committed = []
+        for round in range(6):
+            written = [Record(f"{round}-{index}".encode(), b"v" * 50 * index) for index in range(8)]
+            producer.begin()
+            producer.produce(topic, written[:4], 0)
+            producer.produce(topic, written[4:], 1)
+            # What is not sent yet when a transaction is given up never will be.
+            producer.flush()
+            if round % 2 == 0:
+                producer.commit()
+                committed.append(written)
+            else:
+                producer.abort()
+    for partition in range(2):
+        kept = [record for written in committed for record in written[4 * partition:4 * partition + 4]]
+        same(client.consume(topic, partition, len(kept), isolation="read_committed"), kept)
+        assert len(client.consume(topic, partition, 24, isolation="read_uncommitted")) == 24
+
+
+def a_second_instance_fences_the_first(client, topic, expected):
+    """Who takes over a transactional id ends the other's transaction, and the other is told so."""
+    client.create_topic(topic)
+    with client.transactional(topic + "-id") as first:
+        first.begin()
+        first.produce(topic, [Record(b"k", b"of the first")], 0)
+        first.flush()
+        with client.transactional(topic + "-id") as second:
+            second.begin()
+            second.produce(topic, [Record(b"k", b"of the second")], 0)
+            second.commit()
+            assert first.error_of_commit() in ("_FENCED", "INVALID_PRODUCER_EPOCH", "PRODUCER_FENCED"), first.error_of_commit()
+    got = client.consume(topic, 0, 1, isolation="read_committed")
+    assert [record.value for record in got] == [b"of the second"], got
+
+
+def exactly_once_copy(client, topic, expected):
+    """Read, write and commit the positions in one transaction; every other one is given up. The copy holds each record once."""
+    source, copy, group = topic, topic + "-copy", topic + "-group"
+    client.create_topic(source, partitions=2)
+    client.create_topic(copy)
+    sent = records(40)
+    for partition in range(2):
+        client.produce(source, sent[partition::2], partition=partition)
+    copied = 0
+    for attempt in range(40):
+        with client.transactional(topic + "-id") as producer:
+            reader = client.subscriber(group, source)
+            try:
+                got = []
+                until("records or the end", lambda: got.extend(reader.poll(0.2)) or got or client.lag(group, source, 2) == 0)
+                if not got:
+                    break
+                producer.begin()
+                producer.produce(copy, got, 0)
+                producer.send_positions(reader)
+                if attempt % 2 == 0:
+                    producer.abort()
+                else:
+                    producer.commit()
+                    copied += len(got)
+            finally:
+                reader.close()
+        if copied == len(sent):
+            break
+    got = client.consume(copy, 0, len(sent), isolation="read_committed")
+    assert sorted(record.key for record in got) == sorted(record.key for record in sent)
+    assert client.lag(group, source, 2) == 0

@@ -90,8 +90,15 @@ class Client:
     def produce_error(self, topic, record):
         return error_of(lambda: self.produce(topic, [record]))
 
-    def consume(self, topic, partition, count, start=0):
-        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "unused", "enable.auto.commit": False, "auto.offset.reset": "error"})
+    def transactional(self, transactional_id):
+        return Transactional(self.bootstrap, transactional_id)
+
+    def lag(self, group, topic, partitions):
+        return sum(self.offsets(topic, partition)[1] - max(self.committed(group, topic, partition), 0) for partition in range(partitions))
+
+    def consume(self, topic, partition, count, start=0, isolation="read_committed"):
+        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "unused", "enable.auto.commit": False, "auto.offset.reset": "error",
+                             "isolation.level": isolation})
         try:
             consumer.assign([TopicPartition(topic, partition, start)])
             got = []
@@ -127,6 +134,48 @@ class Client:
             return question(consumer)
         finally:
             consumer.close()
+
+
+class Transactional:
+    """A producer with a transactional id."""
+
+    def __init__(self, bootstrap, transactional_id):
+        self.producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": transactional_id, "linger.ms": 5})
+
+    def __enter__(self):
+        self.producer.init_transactions(SECONDS)
+        return self
+
+    def __exit__(self, *_):
+        self.producer = None
+
+    def begin(self):
+        self.producer.begin_transaction()
+
+    def produce(self, topic, records, partition):
+        for record in records:
+            self.producer.produce(topic, record.value, record.key, partition=partition)
+
+    def flush(self):
+        assert self.producer.flush(SECONDS) == 0, "records still unanswered"
+
+    def send_positions(self, subscriber):
+        consumer = subscriber.consumer
+        places = [place for place in consumer.position(consumer.assignment()) if place.offset >= 0]
+        self.producer.send_offsets_to_transaction(places, consumer.consumer_group_metadata(), SECONDS)
+
+    def commit(self):
+        self.producer.commit_transaction(SECONDS)
+
+    def abort(self):
+        self.producer.abort_transaction(SECONDS)
+
+    def error_of_commit(self):
+        try:
+            self.commit()
+        except KafkaException as exception:
+            return exception.args[0].name()
+        return None
 
 
 class Subscriber:
