@@ -388,7 +388,6 @@ impl ShardPlan {
         partitions.remove_directories(self.deleted);
         let groups = Groups::new(Rc::clone(&partitions), Arc::clone(config));
         let transactions = Transactions::new(Rc::clone(&partitions), Arc::clone(config));
-        rt::spawn_background(expire_producers(Rc::downgrade(&partitions), Arc::clone(config))).detach();
         let shard = Shard::new(Parts {
             id,
             shards: self.shards,
@@ -401,6 +400,9 @@ impl ShardPlan {
             groups,
             transactions,
         });
+        let watched = Rc::downgrade(&shard);
+        let settings = move || watched.upgrade().map(|shard| shard.config());
+        rt::spawn_background(expire_producers(Rc::downgrade(shard.partitions()), settings)).detach();
         let sessions = config.max_incremental_fetch_session_cache_slots() as usize / usize::from(self.shards);
         let net = Net::new(&shard, self.listeners, socket_options(config), FetchSessions::new(sessions));
         shard.set_client_handler(Box::new(Rc::clone(&net)));

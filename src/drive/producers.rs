@@ -11,14 +11,15 @@ use crate::rt;
 /// Partitions that are looked at between two looks at what else the shard has to do.
 const PARTITIONS_AT_ONCE: usize = 16;
 
-/// Looks through the partitions of a shard every `producer.id.expiration.check.interval.ms`, until they are gone.
-pub async fn expire_producers(partitions: Weak<Partitions>, config: Arc<Config>) {
-    let interval = Duration::from_millis(config.producer_id_expiration_check_interval_ms().max(1) as u64);
-    loop {
-        rt::sleep(interval).await;
-        let Some(all) = partitions.upgrade().map(|partitions| partitions.all()) else { return };
+/// Looks through the partitions of a shard every `producer.id.expiration.check.interval.ms`, until they are gone. `config` gives the settings of the moment.
+pub async fn expire_producers(partitions: Weak<Partitions>, config: impl Fn() -> Option<Arc<Config>>) {
+    while let Some(settings) = config() {
+        rt::sleep(Duration::from_millis(settings.producer_id_expiration_check_interval_ms().max(1) as u64)).await;
+        let (Some(partitions), Some(settings)) = (partitions.upgrade(), config()) else { return };
+        let (all, expiration_ms) = (partitions.all(), i64::from(settings.producer_id_expiration_ms()));
+        drop(partitions);
         for (index, partition) in all.iter().enumerate() {
-            partition.expire_producers(rt::wall_clock_ms(), i64::from(config.producer_id_expiration_ms()));
+            partition.expire_producers(rt::wall_clock_ms(), expiration_ms);
             if index % PARTITIONS_AT_ONCE == PARTITIONS_AT_ONCE - 1 {
                 rt::yield_now().await;
             }

@@ -243,7 +243,8 @@ impl Log {
 
     /// The last stable offset: records below it belong to no open transaction.
     pub fn last_stable_offset(&self, high_watermark: i64) -> i64 {
-        self.producers.first_unstable_offset().map_or(high_watermark, |unstable| unstable.min(high_watermark))
+        // Records of an open transaction may have been deleted (DeleteRecords): nothing below the log's start is stable or not.
+        self.producers.first_unstable_offset().map_or(high_watermark, |unstable| unstable.max(self.log_start_offset).min(high_watermark))
     }
 
     pub fn set_rules(&mut self, rules: RollRules) {

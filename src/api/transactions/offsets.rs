@@ -27,7 +27,11 @@ const REGISTERS_VERSION: i16 = 5;
 /// AddOffsetsToTxn: the partition in which the group's offsets lie becomes part of the transaction.
 pub async fn handle_add_offsets_to_txn(context: &RequestContext, request: AddOffsetsToTxnRequest, version: i16) -> AddOffsetsToTxnResponse {
     let refuse = |error: ErrorCode| AddOffsetsToTxnResponse { error_code: error.code(), ..Default::default() };
-    let Some((_, name)) = offsets_partition(context, &request.group_id) else { return refuse(ErrorCode::CoordinatorNotAvailable) };
+    // The topic may come later, with the first look for the group's coordinator; its partitions are counted already.
+    let image = context.shard.image();
+    let count =
+        image.topic(OFFSETS_TOPIC).map_or_else(|| context.shard.config().offsets_topic_num_partitions(), |topic| topic.partition_count());
+    let name = (Str::from_static(OFFSETS_TOPIC), partition_for(&request.group_id, count));
     let call = Call::AddPartitions {
         transactional_id: request.transactional_id.clone(),
         producer: Producer { id: request.producer_id, epoch: request.producer_epoch },
