@@ -16,6 +16,8 @@ use super::{AppendError, NO_OFFSET, NO_PRODUCER_EPOCH, NO_SEQUENCE, NO_TIMESTAMP
 
 /// The batches of a producer that are recognised when they come again: a client keeps at most five requests in flight to a partition.
 pub const BATCHES_REMEMBERED: usize = 5;
+/// Kept within the state itself; most producers of a large number have sent little, and their memory is what counts.
+const BATCHES_INLINE: usize = 1;
 
 /// One remembered batch. Its first sequence and first offset follow from its last ones and the delta.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +51,7 @@ pub struct ProducerState {
     /// The first offset of the open transaction.
     pub transaction_first_offset: Option<i64>,
     /// Oldest first, all of the current epoch.
-    pub batches: SmallVec<[RememberedBatch; BATCHES_REMEMBERED]>,
+    pub batches: SmallVec<[RememberedBatch; BATCHES_INLINE]>,
     /// The last offset, of a batch or a marker, that changed this state.
     pub last_change_offset: i64,
     /// The last marker that this process has seen; see `VerificationGuard`. Not written down: no guard outlives the process.

@@ -33,6 +33,7 @@ pub const CASES: &[Case] = cases![
     record_too_large,
     acks_of_every_kind,
     idempotent_producer,
+    transactions,
     timestamps_lookup,
     group_of_three,
     commit_and_resume,
@@ -132,6 +133,31 @@ fn idempotent_producer(broker: &Broker) {
     let settings = [("enable.idempotence", "true"), ("linger.ms", "0"), ("batch.num.messages", "10"), ("max.in.flight", "5")];
     client.produce(0, &sent, &settings).expect("taken");
     assert_same(&only_records(client.consume(0, 0, sent.len())), &sent);
+}
+
+/// Readers of committed records, which librdkafka's are by default, get what was committed and nothing of what was aborted.
+fn transactions(broker: &Broker) {
+    let client = Client::new(broker, "transactions");
+    client.create(1, &[]);
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &client.bootstrap).set("transactional.id", "rdkafka-transactions-id").set("linger.ms", "5");
+    let producer: FutureProducer = config.create().expect("a producer");
+    producer.init_transactions(Timeout::After(LIMIT)).expect("initialised");
+    let mut committed = Vec::new();
+    for (round, sent) in records(40).chunks(10).enumerate() {
+        producer.begin_transaction().expect("begun");
+        for record in sent {
+            let _answer = producer.send_result(client.future_record(0, record)).map_err(|(error, _)| error).expect("taken");
+        }
+        producer.flush(Timeout::After(LIMIT)).expect("answered");
+        if round % 2 == 0 {
+            producer.commit_transaction(Timeout::After(LIMIT)).expect("committed");
+            committed.extend_from_slice(sent);
+        } else {
+            producer.abort_transaction(Timeout::After(LIMIT)).expect("aborted");
+        }
+    }
+    assert_same(&only_records(client.consume(0, 0, committed.len())), &committed);
 }
 
 fn timestamps_lookup(broker: &Broker) {

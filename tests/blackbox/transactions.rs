@@ -616,7 +616,7 @@ fn offsets_count_with_the_commit(broker: &Broker) {
         Err(ErrorCode::UnknownMemberId),
         "a member that nobody knows (KIP-447)"
     );
-    assert_eq!(settled(|| commit_offset(&mut test, 3, "txn-offsets-nobody", 9, 4)).is_err(), true);
+    assert!(settled(|| commit_offset(&mut test, 3, "txn-offsets-nobody", 9, 4)).is_err());
     test.end(END_1, false);
 }
 

@@ -74,7 +74,7 @@ struct Session<'a> {
 
 impl Teller {
     fn new(number: u64) -> Teller {
-        Teller { id: format!("teller-{number}"), number, is_version_2: number % 2 == 0, transfers: Vec::new(), position: (-1, -1) }
+        Teller { id: format!("teller-{number}"), number, is_version_2: number.is_multiple_of(2), transfers: Vec::new(), position: (-1, -1) }
     }
 
     /// Transfers until the broker goes away or the test has seen enough.
@@ -121,7 +121,7 @@ impl Session<'_> {
     }
 
     fn transfer(&mut self, number: u64, random: u64) -> Result<Told, Gone> {
-        let with_position = self.teller.is_version_2 && random % 4 == 0;
+        let with_position = self.teller.is_version_2 && random.is_multiple_of(4);
         for partition in 0..PARTITIONS {
             if !self.teller.is_version_2 {
                 self.join(partition)?;
@@ -264,11 +264,14 @@ fn pause(error: ErrorCode) {
     thread::sleep(Duration::from_millis(5));
 }
 
-/// A transfer as a reader found it in one partition: how many of its records, in one piece.
+/// The committed records of one partition in their order: teller, number of the transfer, index within it.
+type History = Vec<(String, u64, u64)>;
+
+/// How many records of each transfer a reader found in one partition.
 type Found = BTreeMap<(String, u64), u64>;
 
 /// The committed history of one partition, as consumers work it out: by the list of aborted transactions and the markers.
-fn committed(connection: &mut Connection, partition: i32) -> Vec<(String, u64, u64)> {
+fn committed(connection: &mut Connection, partition: i32) -> History {
     let end = wait::until("everything to be decided", wait::PATIENCE, || {
         let data = read_committed(connection, partition, 0);
         (data.last_stable_offset == data.high_watermark).then_some(data.high_watermark)
@@ -310,7 +313,7 @@ fn parse(record: &batch::Record) -> (String, u64, u64) {
 }
 
 /// Compares the histories of all partitions with what the tellers were told; an error names the first anomaly.
-fn check(tellers: &[Teller], seed_of: impl Fn(&Teller, u64) -> u64, histories: &[Vec<(String, u64, u64)>]) -> Result<(), String> {
+fn check(tellers: &[Teller], seed_of: impl Fn(&Teller, u64) -> u64, histories: &[History]) -> Result<(), String> {
     for (partition, history) in histories.iter().enumerate() {
         let mut found = Found::new();
         let mut last: HashMap<&str, (u64, u64)> = HashMap::new();
@@ -347,8 +350,7 @@ fn check(tellers: &[Teller], seed_of: impl Fn(&Teller, u64) -> u64, histories: &
     // Whose answer was lost is in all partitions or in none.
     for teller in tellers {
         for (number, _) in teller.transfers.iter().enumerate().filter(|(_, told)| **told == Told::Unknown) {
-            let is_in =
-                |history: &Vec<(String, u64, u64)>| history.iter().any(|(id, found, _)| *id == teller.id && *found == number as u64);
+            let is_in = |history: &History| history.iter().any(|(id, found, _)| *id == teller.id && *found == number as u64);
             let count = histories.iter().filter(|history| is_in(history)).count();
             if count != 0 && count != histories.len() {
                 return Err(format!("transfer {number} of {} is in {count} of {} partitions", teller.id, histories.len()));
@@ -436,11 +438,11 @@ fn the_checker_sees_planted_anomalies() {
     let record = |number: u64| ("teller-0".to_string(), number, 0);
     let sound = vec![record(0), record(2), record(3)];
     // Each transfer has one record in each partition.
-    let check = |histories: &[Vec<(String, u64, u64)>]| check(&tellers, |_, _| 0, histories);
+    let check = |histories: &[History]| check(&tellers, |_, _| 0, histories);
     assert_eq!(check(&[sound.clone(), sound.clone()]), Ok(()));
     let without = vec![record(0), record(3)];
     assert_eq!(check(&[without.clone(), without.clone()]), Ok(()));
-    let anomalies: [(&str, Vec<(String, u64, u64)>); 6] = [
+    let anomalies: [(&str, History); 6] = [
         ("a lost write", vec![record(2), record(3)]),
         ("an aborted read", vec![record(0), record(1), record(2), record(3)]),
         ("a duplicate", vec![record(0), record(0), record(2), record(3)]),

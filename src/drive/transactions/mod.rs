@@ -4,6 +4,8 @@
 //! a `host`; this file knows which there are, has them loaded, aborts what takes too long, and forgets ids that nobody uses.
 
 mod host;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;

@@ -95,3 +95,36 @@ fn aborted_transactions_are_told_wherever_they_lie() {
         assert_eq!(aborted(&reopened, 0, 100_000).await, expected);
     });
 }
+
+/// One durable write for all partitions of a transaction on this shard, not one for each.
+#[test]
+fn the_markers_of_a_transaction_share_a_group_of_the_journal() {
+    on_shard(|place, _| async move {
+        let mut partitions = Vec::new();
+        for number in 1..=50 {
+            partitions.push(place.partition(number, &TopicSettings::default()).await);
+            send(partitions.last().unwrap(), 7, 0).await;
+        }
+        let marker = ValidatedBatch::internal(EndMarker { is_commit: true, coordinator_epoch: 1 }.build(7, 0, 2_000));
+        let mut sequences = Vec::new();
+        for partition in &partitions {
+            sequences.push(partition.append(&marker, MARKER).await.unwrap().sequence);
+        }
+        assert!(sequences.iter().all(|sequence| *sequence == sequences[0]), "{sequences:?}");
+        place.journal.wait_durable(sequences[0]).await.unwrap();
+        assert!(partitions.iter().all(|partition| partition.last_stable_offset() == 2));
+    });
+}
+
+/// Records of an open transaction that are deleted leave nothing below the log's start, for any reader.
+#[test]
+fn deleted_records_of_an_open_transaction_hold_nobody_below_the_start() {
+    on_shard(|_place, partition| async move {
+        send(&partition, 7, 0).await;
+        append_durably(&partition, &batch(3, 10)).await;
+        assert_eq!(partition.delete_records(2).await.unwrap(), 2);
+        assert_eq!((partition.log_start_offset(), partition.last_stable_offset(), partition.high_watermark()), (2, 2, 4));
+        end(&partition, 7, false).await;
+        assert_eq!(partition.last_stable_offset(), 5);
+    });
+}
