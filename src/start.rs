@@ -230,10 +230,10 @@ fn tell_recovery(report: &RecoveryReport) {
 
 fn durability_class(config: &Config) -> &'static str {
     let topic = config.topic_defaults();
-    if topic.write_caching || topic.flush_messages > 1 {
-        "every acknowledgement is on stable storage (flush.messages > 1 and write.caching have no effect yet)"
-    } else {
-        "every acknowledgement is on stable storage"
+    match () {
+        _ if topic.write_caching => "topics are acknowledged from memory unless their own settings say otherwise",
+        _ if topic.flush_messages > 1 => "topics are acknowledged when written and flushed later, unless their own settings say otherwise",
+        _ => "every acknowledgement is on stable storage, but for topics whose own settings say otherwise",
     }
 }
 

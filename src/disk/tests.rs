@@ -180,6 +180,36 @@ fn truncation_deletion_and_a_raised_start_are_redone() {
     world.live(1, |_| async {});
 }
 
+/// The files of one partition fail: what it has acknowledged stays in the ring from lap to lap, the others go on, and a restart finds everything.
+#[test]
+fn a_partition_that_failed_leaves_the_ring_to_the_others() {
+    let mut world = World::new(RING_BYTES, 1 << 20);
+    let data = world.data_path();
+    world.live(1, move |broker| async move {
+        let (failing, well) = (broker.create(0), broker.create(1));
+        for _ in 0..30 {
+            failing.append_durably(1, 3000).await;
+        }
+        // A plain file where its directory was: everything that is opened in it fails.
+        std::fs::rename(&failing.directory, data.join("kept")).unwrap();
+        std::fs::write(&failing.directory, b"").unwrap();
+        let mut laps = 0;
+        while laps < 6 {
+            well.append_durably(2, 9000).await;
+            laps = broker.shards[0].0.statistics().written_bytes / RING_BYTES;
+        }
+        assert!(failing.failed.get() && !well.failed.get());
+        assert_eq!(broker.shards[0].0.failure(), None);
+        std::fs::remove_file(&failing.directory).unwrap();
+        std::fs::rename(data.join("kept"), &failing.directory).unwrap();
+    });
+    world.live(1, |broker| async move {
+        broker.partition(0).append_durably(1, 10).await;
+        broker.stop().await;
+    });
+    world.live(1, |_| async {});
+}
+
 /// Compaction is cut short at each of its steps, with a checkpoint before, after or none, and with bytes of the replaced segments still in the ring.
 #[test]
 fn segments_that_change_places_are_whole_after_a_cut_at_any_step() {

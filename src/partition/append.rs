@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use super::Partition;
-use super::durability::GroupSequence;
+use super::durability::{Counts, GroupSequence};
 use crate::disk::journal::{EntryHeader, JournalError, Written};
 use crate::disk::tail::TailBatch;
 use crate::log::transaction_index::AbortedTransaction;
@@ -23,8 +23,10 @@ pub struct Appending {
     pub log_start_offset: i64,
     /// The batch was in the log already and was not appended again.
     pub is_duplicate: bool,
-    /// The append is durable, and visible, when this group is.
+    /// The append is durable when this group is.
     pub sequence: GroupSequence,
+    /// When it may be answered, and is visible.
+    pub counts: Counts,
 }
 
 /// Why nothing was appended.
@@ -64,11 +66,15 @@ impl Partition {
         }
         let placed = self.log.borrow().place(batch, origin, now_ms);
         let leader_epoch = if origin == Origin::Replication { batch.info.leader_epoch } else { self.leadership.get().epoch };
-        let written = self.write(batch, &placed, leader_epoch)?;
+        let counts = self.counts();
+        let written = self.write(batch, &placed, leader_epoch, counts)?;
         let appended = self.log.borrow_mut().append(batch, &placed, leader_epoch, now_ms);
         self.is_changed.set(true);
         self.remember(&appended, &written);
-        self.become_durable_with(written.sequence, placed.last_offset + 1, batch.bytes.len());
+        self.count_with(written.sequence, counts, placed.last_offset + 1, batch.bytes.len());
+        if counts != Counts::Durable {
+            self.flush_in_time(written.sequence, batch.info.record_count);
+        }
         self.follow_up(appended);
         Ok(Appending {
             base_offset: placed.base_offset,
@@ -77,6 +83,7 @@ impl Partition {
             log_start_offset: self.log_start_offset(),
             is_duplicate: false,
             sequence: written.sequence,
+            counts,
         })
     }
 
@@ -130,7 +137,8 @@ impl Partition {
         if self.is_deleted.get() || self.environment.is_stopping.get() {
             return Err(AppendError::NotLeader);
         }
-        if self.failure.borrow().is_some() {
+        let is_client = matches!(origin, Origin::Client { .. });
+        if self.failure.borrow().is_some() || self.disk.has_failed() || (is_client && !self.disk.takes_records()) {
             return Err(AppendError::Storage);
         }
         let must_lead = origin != Origin::Replication;
@@ -138,23 +146,27 @@ impl Partition {
     }
 
     fn duplicate(&self, base_offset: i64, last_offset: i64, timestamp: i64) -> Appending {
+        let (sequence, counts) = self.sequence_of(last_offset);
         Appending {
             base_offset,
             last_offset,
             log_append_time_ms: timestamp,
             log_start_offset: self.log_start_offset(),
             is_duplicate: true,
-            sequence: self.sequence_of(last_offset),
+            sequence,
+            counts,
         }
     }
 
     /// Copies the batch into the journal's open group, with the offset and the epoch that it has from now on. The checksum covers neither.
-    fn write(&self, batch: &ValidatedBatch, placed: &Placed, leader_epoch: i32) -> Result<Written, TryAppendError> {
+    fn write(&self, batch: &ValidatedBatch, placed: &Placed, leader_epoch: i32, counts: Counts) -> Result<Written, TryAppendError> {
         let header =
             EntryHeader::append(self.id, placed.segment_base, placed.position, placed.base_offset, placed.last_offset, leader_epoch);
         let bytes = &batch.bytes;
         let payload = [&placed.base_offset.to_be_bytes()[..], &bytes[8..12], &leader_epoch.to_be_bytes()[..], &bytes[16..]];
-        self.environment.journal.append(&header, &payload).map_err(|error| match error {
+        let journal = &self.environment.journal;
+        let written = if counts == Counts::Durable { journal.append(&header, &payload) } else { journal.append_weak(&header, &payload) };
+        written.map_err(|error| match error {
             JournalError::Full => TryAppendError::Full,
             other => TryAppendError::Refused(self.refusal(&other, batch)),
         })

@@ -10,6 +10,7 @@
 mod append;
 mod cleaner;
 mod cleaning;
+mod disks;
 mod durability;
 mod offsets;
 mod open;
@@ -42,7 +43,7 @@ use crate::log::{Log, NO_LEADER_EPOCH, ProducerView, VerificationGuard};
 
 pub use append::{Appending, TryAppendError};
 pub use cleaner::CleanerOptions;
-pub use durability::GroupSequence;
+pub use durability::{Counts, GroupSequence};
 pub use offsets::{EpochEnd, FoundOffset, OffsetTarget};
 pub use partitions::{NewPartition, Partitions, PartitionsOptions};
 pub use plan::{FileRange, Piece};
@@ -51,7 +52,8 @@ pub use retention::RetentionTimes;
 pub use wait::{FetchWaiter, Seen};
 
 use cleaning::CleaningState;
-use durability::PendingGroup;
+use disks::Disk;
+use durability::{DurabilityClass, PendingGroup, Unflushed};
 use partitions::Environment;
 use retention::Keeping;
 use upkeep::ClosedSegment;
@@ -65,6 +67,7 @@ pub struct Partition {
     home: PartitionHome,
     directory: Rc<Path>,
     environment: Rc<Environment>,
+    disk: Rc<Disk>,
     log: RefCell<Log>,
     leadership: Cell<Leadership>,
     /// Everything below is durable, and in a cluster on all in-sync replicas. Never falls within a leader epoch.
@@ -87,6 +90,8 @@ pub struct Partition {
     closed: RefCell<VecDeque<ClosedSegment>>,
     upkeep: upkeep::UpkeepState,
     keeping: Cell<Keeping>,
+    durability: Cell<DurabilityClass>,
+    unflushed: Unflushed,
     /// Rises whenever compaction exchanges segments.
     layout: Cell<u32>,
     cleaning: CleaningState,
@@ -202,6 +207,7 @@ impl Partition {
     pub fn apply_settings(&self, settings: &crate::config::TopicSettings) {
         self.log.borrow_mut().set_rules(open::roll_rules(settings));
         self.keeping.set(Keeping::new(settings));
+        self.durability.set(DurabilityClass::new(settings, &self.topic));
     }
 
     /// Forgets producers that have been idle for `expiration_ms` (`producer.id.expiration.ms`). To be called now and then.
@@ -257,6 +263,11 @@ impl PlacementTarget for Partition {
 
     fn failed(&self, error: &JournalError) {
         self.failure.borrow_mut().get_or_insert_with(|| error.clone());
+        self.disk.fail(error);
+    }
+
+    fn ran_full(&self) {
+        self.disk.ran_full();
     }
 }
 

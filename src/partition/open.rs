@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::cleaning::CleaningState;
+use super::durability::DurabilityClass;
 use super::partitions::Environment;
 use super::retention::Keeping;
 use super::upkeep::UpkeepState;
@@ -100,6 +101,8 @@ impl Partition {
     fn assemble(environment: &Rc<Environment>, parts: Parts, settings: &TopicSettings) -> Rc<Self> {
         let mut log = Log::new(parts.start, roll_rules(settings));
         log.high_watermark_moved(parts.high_watermark);
+        let durability = DurabilityClass::new(settings, &parts.topic);
+        let disk = environment.disks.of(parts.home.directory_id, &parts.directory);
         Rc::new_cyclic(|this| Self {
             this: this.clone(),
             id: parts.id,
@@ -107,6 +110,7 @@ impl Partition {
             home: parts.home,
             directory: parts.directory,
             environment: environment.clone(),
+            disk,
             log_start_offset: Cell::new(log.log_start_offset()),
             log: RefCell::new(log),
             leadership: Cell::new(Leadership::NONE),
@@ -122,6 +126,8 @@ impl Partition {
             closed: RefCell::default(),
             upkeep: parts.upkeep,
             keeping: Cell::new(Keeping::new(settings)),
+            durability: Cell::new(durability),
+            unflushed: Default::default(),
             layout: Cell::new(0),
             cleaning: CleaningState::new(parts.cleaned_to),
             is_swept: Cell::new(parts.is_new),

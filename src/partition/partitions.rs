@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::Partition;
 use super::cleaner::{self, CleanerOptions};
+use super::disks::{self, Disks};
 use super::durability::Touched;
 use super::retention::{self, RetentionTimes};
 use super::upkeep::UpkeepQueue;
@@ -82,8 +83,11 @@ pub(super) struct Environment {
     pub reader: Reader,
     pub tail_cache: TailCache,
     pub touched: Touched,
+    /// Those whose records count when they are written.
+    pub touched_when_written: Touched,
     pub upkeep: Rc<UpkeepQueue>,
     pub graveyard: Rc<Graveyard>,
+    pub disks: Rc<Disks>,
     /// Whether the files of partitions that are opened are whole.
     pub files_are_whole: bool,
     /// The shard takes no more appends.
@@ -158,19 +162,28 @@ impl Partitions {
             reader: Reader::new(options.files_open_max, options.index_bytes_max, options.direct),
             tail_cache: TailCache::new(options.tail_bytes_max),
             touched: Touched::default(),
+            touched_when_written: Touched::default(),
             upkeep: Rc::default(),
             graveyard: Rc::default(),
+            disks: Rc::default(),
             files_are_whole: options.files_are_whole,
             is_stopping: Cell::new(false),
         });
         let told = Rc::downgrade(&environment);
         journal.on_durable(Box::new(move |durable| {
             if let Some(environment) = told.upgrade() {
-                environment.touched.durable(durable);
+                environment.touched.reached(durable);
+            }
+        }));
+        let told = Rc::downgrade(&environment);
+        journal.on_written(Box::new(move |written| {
+            if let Some(environment) = told.upgrade() {
+                environment.touched_when_written.reached(written);
             }
         }));
         let upkeep = RefCell::new(Some(rt::spawn_background(environment.upkeep.clone().run())));
         rt::spawn_background(environment.graveyard.clone().run()).detach();
+        rt::spawn_background(disks::watch(Rc::downgrade(&environment.disks), Rc::downgrade(&journal))).detach();
         let cleaner = Cell::new(options.cleaner);
         let partitions = Rc::new(Self { environment, partitions: RefCell::default(), upkeep, cleaner, cleaner_turn: Budget::new(1) });
         retention::start(&partitions, options.retention);

@@ -94,7 +94,7 @@ impl Admitted {
         let mut results = Vec::with_capacity(self.batches.len());
         for batch in self.batches {
             results.push(match batch {
-                Ok((partition, appending)) if self.wait_durable => match partition.wait_durable(appending.sequence).await {
+                Ok((partition, appending)) if self.wait_durable => match partition.wait_acknowledged(&appending).await {
                     Ok(()) => {
                         partition.mark_group(appending.sequence, &self.stages);
                         appended(&appending)

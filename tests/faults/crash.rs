@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use corelane_wire::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use corelane_wire::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use corelane_wire::messages::offset_fetch_request::OffsetFetchRequestTopic;
-use corelane_wire::messages::{OffsetCommitRequest, OffsetFetchRequest};
+use corelane_wire::messages::{IncrementalAlterConfigsRequest, OffsetCommitRequest, OffsetFetchRequest};
 use corelane_wire::{ErrorCode, Str};
 use harness::batch::{Batch, record};
 use harness::broker::{Broker, BrokerOptions};
@@ -23,6 +24,7 @@ use crate::writer::{Kind, Progress, StopAtEnd, Writer, mix};
 
 pub const CASES: &[OwnBrokerCase] = own_broker_cases![
     killed_under_load_round_after_round,
+    written_records_survive_the_process,
     a_loss_is_noticed,
     no_answer_tells_of_what_is_not_on_stable_storage,
     the_witness_speaks_up_when_the_flag_is_taken_away,
@@ -50,6 +52,29 @@ fn killed_under_load_round_after_round() {
         .map_or_else(|| u64::from(std::process::id()), |seed| seed.parse().expect("CORELANE_CRASH_SEED is a number"));
     println!("{rounds} rounds, CORELANE_CRASH_SEED={seed}");
     kill_round_after_round(BrokerOptions::default(), rounds, seed);
+}
+
+/// A topic that is flushed now and then: what was acknowledged has been written, and outlives the process. The class changes while it runs.
+fn written_records_survive_the_process() {
+    let topic = "crash-written";
+    let mut broker = Broker::start(BrokerOptions::default());
+    let mut connection = Connection::to(&broker);
+    connection.create_topic_with(topic, 2, &[("flush.messages", "1000000")]);
+    for number in 0..100 {
+        connection.append(topic, number % 2, vec![record("k", number.to_string())]);
+    }
+    let config = AlterableConfig { name: Str::from("flush.messages"), value: Some(Str::from("1")), ..Default::default() };
+    let resource = AlterConfigsResource { resource_type: 2, resource_name: Str::from(topic), configs: vec![config], ..Default::default() };
+    let altered = connection.call(1, &IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() });
+    assert_eq!(altered.responses[0].error_code, 0);
+    connection.append(topic, 0, vec![record("k", "durable")]);
+    broker.kill();
+    broker.restart();
+    let mut connection = Connection::to(&broker);
+    connection.wait_for_leaders(topic, 2);
+    for (partition, count) in [(0, 51), (1, 50)] {
+        assert_eq!(connection.read_all(topic, partition, 0).len(), count, "partition {partition}");
+    }
 }
 
 /// The same on a broker with a witness of its own, which ends the process at once if an answer tells of records that no completed durable write covers: what a kill cannot show,

@@ -57,8 +57,8 @@ pub(super) const ROWS: &[Setting] = settings! {
     "log.index.interval.bytes": Int = "4096", AtLeast(0), Cluster, Works;
 
     /// Records after which a log is flushed to stable storage. 1 (our default; Kafka's is never): every
-    /// acknowledgement means on stable storage. Larger: acknowledged when written, flushed after so many
-    /// records; that class is not built yet, and such logs are flushed for every acknowledgement too.
+    /// acknowledgement means on stable storage. Larger: acknowledged when written, so that they survive
+    /// the process, and flushed after so many records, after `flush.ms`, or within seconds by the way.
     "log.flush.interval.messages": Long = "1", AtLeast(1), Cluster, Works;
 
     /// How long a deleted file stays on the disk under another name.
@@ -69,7 +69,7 @@ pub(super) const ROWS: &[Setting] = settings! {
 
     /// Age at which unflushed records are flushed; unset, `log.flush.scheduler.interval.ms` stands in. Without
     /// meaning where every record is flushed at once.
-    "log.flush.interval.ms": Long = null, Any, Cluster, Later;
+    "log.flush.interval.ms": Long = null, Any, Cluster, Works;
 
     /// How often the recovery points are written to their checkpoint file.
     "log.flush.offset.checkpoint.interval.ms": Int = "60000", AtLeast(0), ReadOnly, Later;

@@ -16,12 +16,12 @@ pub(super) const ROWS: &[Setting] = settings! {
     "segment.index.bytes": Int = "10485760", AtLeast(4), Overrides("log.index.size.max.bytes"), Works;
 
     /// Records after which the log is flushed to stable storage. 1 (our default; Kafka's is never): every
-    /// acknowledgement means on stable storage. Larger: acknowledged when written, flushed after so many
-    /// records; that class is not built yet, and such logs are flushed for every acknowledgement too.
+    /// acknowledgement means on stable storage. Larger: acknowledged when written, so that they survive
+    /// the process, and flushed after so many records, after `flush.ms`, or within seconds by the way.
     "flush.messages": Long = "1", AtLeast(1), Overrides("log.flush.interval.messages"), Works;
 
     /// Age at which unflushed records are flushed. Without meaning where every record is flushed at once.
-    "flush.ms": Long = "9223372036854775807", AtLeast(0), Overrides("log.flush.interval.ms"), Later;
+    "flush.ms": Long = "9223372036854775807", AtLeast(0), Overrides("log.flush.interval.ms"), Works;
 
     /// How large a partition may grow before its oldest segments go; -1 is no limit.
     "retention.bytes": Long = "-1", Any, Overrides("log.retention.bytes"), Works;
@@ -120,7 +120,7 @@ pub(super) const ROWS: &[Setting] = settings! {
 
     /// Acknowledge from memory, before anything is on the disk (Redpanda's name): fastest, and a crash loses what was not
     /// written yet. Ours, not Kafka's.
-    "write.caching": Boolean = "false", Any, Alone, Later;
+    "write.caching": Boolean = "false", Any, Alone, Works;
 };
 
 /// Not listed by DescribeConfigs until somebody sets them.

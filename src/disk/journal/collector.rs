@@ -29,6 +29,7 @@ struct OpenGroup {
     first_entry: u64,
     entry_count: u32,
     body_crc: u32,
+    is_strong: bool,
 }
 
 /// A group that takes no more entries: ready to be written but for its header, which says what was durable when it was submitted.
@@ -37,6 +38,8 @@ pub struct SealedGroup {
     pub position: u64,
     /// Whole blocks, header included.
     pub bytes: Bytes,
+    /// It holds an entry that must be durable, not only written.
+    pub is_strong: bool,
 }
 
 impl Collector {
@@ -72,11 +75,11 @@ impl Collector {
         }
         let start = self.arena.len();
         self.arena.append_hole(GROUP_HEADER_BYTES);
-        self.open = Some(OpenGroup { place, start, first_entry: self.next_entry, entry_count: 0, body_crc: 0 });
+        self.open = Some(OpenGroup { place, start, first_entry: self.next_entry, entry_count: 0, body_crc: 0, is_strong: false });
     }
 
-    /// Copies an entry into the open group and gives its payload back as shared memory.
-    pub fn add(&mut self, header: &EntryHeader, payload: &[&[u8]]) -> Bytes {
+    /// Copies an entry into the open group and gives its payload back as shared memory. `is_strong`: it must be durable, not only written.
+    pub fn add(&mut self, header: &EntryHeader, payload: &[&[u8]], is_strong: bool) -> Bytes {
         let open = self.open.as_mut().expect("a group is open");
         let payload_bytes: usize = payload.iter().map(|part| part.len()).sum();
         let header = header.encode(payload_bytes);
@@ -87,6 +90,7 @@ impl Collector {
             open.body_crc = crc32c::crc32c_append(open.body_crc, part);
         }
         open.entry_count += 1;
+        open.is_strong |= is_strong;
         self.next_entry += 1;
         let end = self.arena.len();
         self.arena.share(end - payload_bytes..end)
@@ -109,7 +113,7 @@ impl Collector {
         self.arena.fill_hole(&header.encode());
         self.arena.pad_to(BLOCK_BYTES);
         let bytes = self.arena.share(open.start..self.arena.len());
-        SealedGroup { sequence: open.place.sequence, position: open.place.position, bytes }
+        SealedGroup { sequence: open.place.sequence, position: open.place.position, bytes, is_strong: open.is_strong }
     }
 }
 

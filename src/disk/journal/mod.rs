@@ -14,6 +14,7 @@
 pub mod collector;
 pub mod entry;
 pub mod file;
+mod flush;
 pub mod group;
 pub mod replay;
 pub mod ring;
@@ -32,6 +33,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use self::collector::{Collector, SealedGroup, entry_bytes};
+use self::flush::Unflushed;
 use self::group::{BLOCK_BYTES, GROUP_HEADER_BYTES, round_up_to_block};
 use self::ring::Ring;
 use self::times::GroupTimes;
@@ -91,6 +93,8 @@ pub struct JournalStatistics {
     pub payload_bytes: u64,
     /// Bytes written into the ring, headers and padding included.
     pub written_bytes: u64,
+    /// Flushes of what was written without DSYNC.
+    pub flushes: u64,
     /// Appends that found no room.
     pub refusals: u64,
 }
@@ -115,6 +119,7 @@ pub struct Journal {
     writer: Cell<Option<Waker>>,
     pressure: Notify,
     listeners: RefCell<Vec<DurableListener>>,
+    written_listeners: RefCell<Vec<DurableListener>>,
     this: Weak<Journal>,
 }
 
@@ -127,6 +132,8 @@ struct State {
     in_flight: VecDeque<InFlight>,
     durable: GroupSequence,
     durable_queue: DurableQueue,
+    written_queue: DurableQueue,
+    unflushed: Unflushed,
     room_queue: RoomQueue,
     failure: Option<JournalError>,
     is_closed: bool,
@@ -136,6 +143,7 @@ struct State {
 
 struct InFlight {
     sequence: GroupSequence,
+    is_strong: bool,
     is_complete: bool,
 }
 
@@ -160,6 +168,8 @@ impl Journal {
             in_flight: VecDeque::new(),
             durable: GroupSequence(0),
             durable_queue: DurableQueue::default(),
+            written_queue: DurableQueue::default(),
+            unflushed: Unflushed::default(),
             room_queue: RoomQueue::default(),
             failure: None,
             is_closed: false,
@@ -174,6 +184,7 @@ impl Journal {
             writer: Cell::new(None),
             pressure: Notify::new(),
             listeners: RefCell::default(),
+            written_listeners: RefCell::default(),
             this: this.clone(),
         });
         crate::rt::spawn(writer::write_groups(journal.clone())).detach();
@@ -182,7 +193,12 @@ impl Journal {
 
     /// Takes an entry into the open group: durable when the group is. The partition of an append or truncation is registered; its `Deleted` entry ends that.
     pub fn append(&self, header: &EntryHeader, payload: &[&[u8]]) -> Result<Written, JournalError> {
-        self.append_as(Appender::Client, header, payload)
+        self.append_as(Appender::Client, header, payload, true)
+    }
+
+    /// As `append`, for an entry that counts when it is written; it becomes durable later (see `flush`).
+    pub fn append_weak(&self, header: &EntryHeader, payload: &[&[u8]]) -> Result<Written, JournalError> {
+        self.append_as(Appender::Client, header, payload, false)
     }
 
     /// Whether an append of a payload of that size would be taken now. An append straight after it, without an await between, is not refused.
@@ -230,6 +246,7 @@ impl Journal {
             }
             state.durable_queue.push(sequence)
         };
+        self.flush_if_needed();
         match durable.await {
             Some(()) => Ok(()),
             None => Err(self.failure().expect("only a failed journal sends its waiters away")),
@@ -291,7 +308,7 @@ impl Journal {
 
     /// Takes an entry of placement's own, which may use the reserve.
     pub fn append_upkeep(&self, header: &EntryHeader, payload: &[&[u8]]) -> Result<Written, JournalError> {
-        self.append_as(Appender::Upkeep, header, payload)
+        self.append_as(Appender::Upkeep, header, payload, true)
     }
 
     /// Bytes that placement's own entries may take at once; half of what clients leave, so that a round always finds its room.
@@ -348,6 +365,21 @@ impl Journal {
         target.failed(error);
     }
 
+    /// Writes what waits for files that failed into the ring once more, the oldest first, as much as upkeep may take at once: so it stays for the next start, and the room in which it
+    /// was can be used by others. The checkpoint that follows knows these entries; redone, they put bytes in their places and nothing else.
+    pub fn carry_failed_forward(&self) {
+        let oldest = self.state.borrow().backlog.oldest_failed(self.upkeep_bytes_max());
+        for (partition, number, change) in oldest {
+            let Change::Write { segment_base, position, bytes, .. } = change else { return };
+            let Ok(written) = self.append_upkeep(&EntryHeader::block_prefix(partition, segment_base, position), &[&bytes]) else { return };
+            let mut state = self.state.borrow_mut();
+            state.ring.count_unplaced();
+            if let Some(before) = state.backlog.carried(&partition, number, written.sequence, written.bytes) {
+                state.ring.count_placed(before);
+            }
+        }
+    }
+
     /// Directories and ends of the live files behind whose last byte zeros may lie.
     pub fn padded_ends(&self) -> Vec<(Rc<Path>, PlacedEnd)> {
         self.state.borrow().backlog.padded_ends()
@@ -386,7 +418,8 @@ impl Journal {
                 return;
             }
             state.failure = Some(failure);
-            (std::mem::take(&mut state.durable_queue), std::mem::take(&mut state.room_queue))
+            let queues = (std::mem::take(&mut state.durable_queue), std::mem::take(&mut state.written_queue));
+            (queues, std::mem::take(&mut state.room_queue))
         };
         // Dropped without the borrow: what waits learns of it by its sender's end.
         drop((durable, rooms));
@@ -395,12 +428,12 @@ impl Journal {
 }
 
 impl Journal {
-    fn append_as(&self, appender: Appender, header: &EntryHeader, payload: &[&[u8]]) -> Result<Written, JournalError> {
+    fn append_as(&self, appender: Appender, header: &EntryHeader, payload: &[&[u8]], is_strong: bool) -> Result<Written, JournalError> {
         let payload_bytes = payload.iter().map(|part| part.len()).sum();
         self.admit(appender, payload_bytes)?;
         let (written, is_under_pressure) = {
             let mut state = self.state.borrow_mut();
-            (state.put(header, payload, payload_bytes), state.is_under_pressure())
+            (state.put(header, payload, payload_bytes, is_strong), state.is_under_pressure())
         };
         trace::appended(self.journal_id, written.sequence, header);
         self.wake_writer();
@@ -461,7 +494,7 @@ impl Journal {
             state.seal_open();
         }
         let group = state.sealed.pop_front()?;
-        state.in_flight.push_back(InFlight { sequence: group.sequence, is_complete: false });
+        state.in_flight.push_back(InFlight { sequence: group.sequence, is_strong: group.is_strong, is_complete: false });
         state.times.submitted(group.sequence);
         Some(group)
     }
@@ -471,24 +504,27 @@ impl Journal {
         if let Err(error) = result {
             return self.fail(JournalError::Failed { path: self.path().into(), cause: error.to_string() });
         }
-        let advance = self.state.borrow_mut().complete(sequence);
-        let Some(durable) = advance else { return };
-        self.tell_listeners(durable);
+        let (written, durable) = self.state.borrow_mut().complete(sequence);
+        if let Some(written) = written {
+            tell_listeners(&self.written_listeners, written);
+            let waiters = self.state.borrow_mut().written_queue.take_through(written);
+            for waiter in waiters {
+                let _ = waiter.send(());
+            }
+        }
+        if let Some(durable) = durable {
+            self.tell_durable(durable);
+        }
+        self.flush_if_needed();
+    }
+
+    fn tell_durable(&self, durable: GroupSequence) {
+        tell_listeners(&self.listeners, durable);
         let waiters = self.state.borrow_mut().durable_queue.take_through(durable);
         for waiter in waiters {
             // Nobody waits any more: fine.
             let _ = waiter.send(());
         }
-    }
-
-    fn tell_listeners(&self, durable: GroupSequence) {
-        let mut listeners = self.listeners.take();
-        for listener in &mut listeners {
-            listener(durable);
-        }
-        // A listener may have added one.
-        let added = self.listeners.replace(listeners);
-        self.listeners.borrow_mut().extend(added);
     }
 
     fn is_closed(&self) -> bool {
@@ -529,7 +565,7 @@ impl State {
     }
 
     /// Copies an admitted entry into the open group, or into a new one where it does not fit any more.
-    fn put(&mut self, header: &EntryHeader, payload: &[&[u8]], payload_bytes: usize) -> Written {
+    fn put(&mut self, header: &EntryHeader, payload: &[&[u8]], payload_bytes: usize, is_strong: bool) -> Written {
         let entry_bytes = entry_bytes(payload_bytes);
         if self.open_group_takes(entry_bytes) {
             self.ring.grow(self.grown_bytes(entry_bytes));
@@ -541,7 +577,7 @@ impl State {
             self.collector.begin(place, entry_bytes);
         }
         let sequence = self.ring.open_sequence();
-        let bytes = self.collector.add(header, payload);
+        let bytes = self.collector.add(header, payload, is_strong);
         self.enter_backlog(header, sequence, &bytes);
         self.statistics.entries += 1;
         self.statistics.payload_bytes += payload_bytes as u64;
@@ -588,19 +624,28 @@ impl State {
         self.sealed.push_back(group);
     }
 
-    fn complete(&mut self, sequence: GroupSequence) -> Option<GroupSequence> {
+    /// A group's write has come back. Up to where everything is written now, and durable, if that has moved.
+    fn complete(&mut self, sequence: GroupSequence) -> (Option<GroupSequence>, Option<GroupSequence>) {
         let group = self.in_flight.iter_mut().find(|group| group.sequence == sequence).expect("only groups in flight complete");
         group.is_complete = true;
-        let mut advance = None;
+        let (mut written, mut durable) = (None, None);
         while self.in_flight.front().is_some_and(|group| group.is_complete) {
-            advance = self.in_flight.pop_front().map(|group| group.sequence);
+            let group = self.in_flight.pop_front().expect("looked at");
+            written = Some(group.sequence);
+            if self.unflushed.written(group.sequence, group.is_strong) {
+                durable = written;
+            }
         }
-        if let Some(durable) = advance {
-            assert!(durable > self.durable, "what is durable never shrinks");
-            self.durable = durable;
-            self.times.durable(durable);
+        if let Some(durable) = durable {
+            self.became_durable(durable);
         }
-        advance
+        (written, durable)
+    }
+
+    fn became_durable(&mut self, durable: GroupSequence) {
+        assert!(durable > self.durable, "what is durable never shrinks");
+        self.durable = durable;
+        self.times.durable(durable);
     }
 
     fn count_placed(&mut self, groups: Vec<GroupSequence>) {
@@ -620,6 +665,16 @@ impl State {
     fn is_under_pressure(&self) -> bool {
         self.room_queue.is_waiting() || self.ring.used_bytes() >= self.ring.capacity_bytes() / PLACEMENT_SHARE
     }
+}
+
+fn tell_listeners(told: &RefCell<Vec<DurableListener>>, sequence: GroupSequence) {
+    let mut listeners = told.take();
+    for listener in &mut listeners {
+        listener(sequence);
+    }
+    // A listener may have added one.
+    let added = told.replace(listeners);
+    told.borrow_mut().extend(added);
 }
 
 fn fresh_bytes(entry_bytes: usize) -> u64 {

@@ -301,3 +301,38 @@ fn a_failed_write_is_final() {
         assert_eq!(journal.wait_durable(written.sequence).await, Err(error));
     });
 }
+
+/// Entries that only have to be written are acknowledged without a flush, count as durable after one, and hold nothing back that must be durable.
+#[test]
+fn weaker_entries_share_the_order_and_not_the_flushes() {
+    let directory = tempfile::tempdir().unwrap();
+    let ring = new_ring(directory.path());
+    rt::run(move || async move {
+        let journal = start(ring.clone());
+        for number in 0..5 {
+            let written = journal.append_weak(&header(number), &[&payload(number, 500)]).unwrap();
+            journal.wait_written(written.sequence).await.unwrap();
+            assert!(journal.durable_sequence() < written.sequence);
+        }
+        assert_eq!(journal.statistics().flushes, 0);
+        assert_eq!(replayed(&ring, journal.replay_start()), (0..5).collect::<Vec<_>>(), "a killed process leaves them in the ring");
+        assert!(journal.durable_work().is_empty(), "nothing of it is placed yet");
+
+        let written = journal.append(&header(5), &[&payload(5, 500)]).unwrap();
+        journal.wait_durable(written.sequence).await.unwrap();
+        assert_eq!((journal.statistics().flushes, journal.durable_sequence()), (1, written.sequence));
+        let written = journal.append(&header(6), &[&payload(6, 500)]).unwrap();
+        journal.wait_durable(written.sequence).await.unwrap();
+        assert_eq!(journal.statistics().flushes, 1, "nothing weaker lies before it");
+
+        let written = journal.append_weak(&header(7), &[&payload(7, 500)]).unwrap();
+        journal.request_flush(written.sequence);
+        while journal.durable_sequence() < written.sequence {
+            rt::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        journal.append_weak(&header(8), &[&payload(8, 500)]).unwrap();
+        journal.wait_durable(journal.last_sequence()).await.unwrap();
+        assert_eq!(journal.statistics().flushes, 3);
+        assert_eq!(replayed(&ring, journal.replay_start()), (0..9).collect::<Vec<_>>());
+    });
+}

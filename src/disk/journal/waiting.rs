@@ -21,6 +21,11 @@ impl DurableQueue {
         receiver
     }
 
+    /// The oldest group that anybody waits for.
+    pub fn first(&self) -> Option<GroupSequence> {
+        self.waiters.iter().find(|waiter| !waiter.1.is_closed()).map(|waiter| waiter.0)
+    }
+
     pub fn take_through(&mut self, durable: GroupSequence) -> Vec<Sender<()>> {
         let count = self.waiters.iter().take_while(|waiter| waiter.0 <= durable).count();
         self.waiters.drain(..count).map(|waiter| waiter.1).collect()

@@ -13,6 +13,7 @@ use super::PlacementTarget;
 use crate::cluster::TopicIdPartition;
 use crate::disk::checkpoint::PlacedEnd;
 use crate::disk::journal::GroupSequence;
+use crate::disk::journal::entry::ENTRY_HEADER_BYTES;
 use crate::disk::journal::group::BLOCK_BYTES;
 
 /// All partitions of a shard, with what waits for placement.
@@ -158,6 +159,31 @@ impl Backlog {
         site.is_padded = !(placed.size_bytes as usize).is_multiple_of(BLOCK_BYTES);
         let count = site.items.iter().take_while(|item| item.number <= last_number).count();
         site.items.drain(..count).map(|item| item.sequence).collect()
+    }
+
+    /// The oldest writes of partitions whose files failed, in all no more than `bytes_max`: partition, number, change.
+    pub fn oldest_failed(&self, bytes_max: u64) -> Vec<(TopicIdPartition, u64, Change)> {
+        let failed = self.sites.iter().filter(|(_, site)| site.is_failed);
+        let mut items: Vec<(TopicIdPartition, &Item)> =
+            failed.flat_map(|(partition, site)| site.items.iter().map(|item| (*partition, item))).collect();
+        items.sort_unstable_by_key(|(_, item)| item.sequence);
+        let mut left = bytes_max;
+        let fits = |(_, item): &(TopicIdPartition, &Item)| match &item.change {
+            Change::Write { bytes, .. } => {
+                left.checked_sub(bytes.len() as u64 + ENTRY_HEADER_BYTES as u64).inspect(|rest| left = *rest).is_some()
+            }
+            Change::Roll { .. } | Change::Cut(_) => false,
+        };
+        items.into_iter().take_while(fits).map(|(partition, item)| (partition, item.number, item.change.clone())).collect()
+    }
+
+    /// An item's bytes are in another group now. Returns the group that they were in.
+    pub fn carried(&mut self, partition: &TopicIdPartition, number: u64, sequence: GroupSequence, carried: Bytes) -> Option<GroupSequence> {
+        let item = self.sites.get_mut(partition)?.items.iter_mut().find(|item| item.number == number)?;
+        if let Change::Write { bytes, .. } = &mut item.change {
+            *bytes = carried;
+        }
+        Some(std::mem::replace(&mut item.sequence, sequence))
     }
 
     /// Directories and ends of the live files behind whose last byte zeros may lie.

@@ -57,6 +57,9 @@ pub trait PlacementTarget {
 
     /// Writing or flushing this partition's files failed: it takes no more appends until a restart has recovered it. What is durable in the journal stays readable from memory.
     fn failed(&self, error: &JournalError);
+
+    /// There is no room for this partition's files at present.
+    fn ran_full(&self) {}
 }
 
 /// Where a shard's checkpoints go, and which one comes next.
@@ -175,7 +178,9 @@ impl Placement {
             }
             let (oldest, no_space) = (self.journal.replay_start().sequence, self.statistics().no_space);
             let result = self.place_now().await;
-            let is_troubled = result.is_err() || self.statistics().no_space > no_space || self.failure.borrow().is_some();
+            let has_moved = self.journal.replay_start().sequence > oldest;
+            let has_failed = self.failure.borrow().is_some() && !has_moved;
+            let is_troubled = result.is_err() || self.statistics().no_space > no_space || has_failed;
             if is_troubled {
                 self.give_up_if_hopeless();
                 rt::sleep(TROUBLE_DELAY).await;
@@ -204,9 +209,15 @@ impl Placement {
 
     async fn round(&self) -> Result<(), JournalError> {
         self.count(|statistics| statistics.rounds += 1);
+        // Only what is durable is placed, and what is placed frees the ring.
+        self.journal.flush_written().await?;
         let jobs = self.choose_jobs();
         let jobs = self.keep_prefixes(jobs).await?;
         self.in_parallel(jobs, Self::place).await;
+        if self.failure.borrow().is_some() && self.journal.is_under_pressure() {
+            // What waits for files that failed must not keep the room from others.
+            self.journal.carry_failed_forward();
+        }
         // What an earlier checkpoint knew, but had to leave in the ring, is placed now: only another one frees its room.
         let has_moved = self.journal.replay_start().sequence > self.start_told.get();
         if has_moved || self.journal.statistics().entries > self.entries_told.get() {
@@ -297,11 +308,10 @@ impl Placement {
 
     /// A full disk clears itself: nothing was struck off, and the same blocks are written again later. Anything else is final for the partition.
     fn partition_failed(&self, partition: &TopicIdPartition, error: &FileError) {
-        if self.journal.site(partition).is_none() {
-            // Deleted while its files were being written.
-            return;
-        }
+        // Deleted while its files were being written.
+        let Some((target, ..)) = self.journal.site(partition) else { return };
         if error.is_no_space() {
+            target.ran_full();
             return self.count(|statistics| statistics.no_space += 1);
         }
         tracing::error!(%partition, %error, "segment files take no more writes until a restart");

@@ -2,6 +2,7 @@
 
 mod append;
 mod compaction;
+mod durability;
 mod files;
 mod lives;
 mod offsets;
