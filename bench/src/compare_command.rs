@@ -13,7 +13,7 @@ use corelane_bench::compare::systems::Place;
 use corelane_bench::compare::tables::Tables;
 use corelane_bench::cores;
 use corelane_bench::failure::Failure;
-use corelane_bench::machine::{CongestionControl, Machine};
+use corelane_bench::machine::{CongestionControl, Machine, check_floor};
 use corelane_bench::report;
 use corelane_bench::workload::{Class, ClientKind, Scenario};
 use serde_json::json;
@@ -83,6 +83,12 @@ pub struct CompareArguments {
     /// On both sides.
     #[arg(long, default_value = "cubic")]
     congestion_control: String,
+    /// Take the floor for one without comparing it with its parts, which takes some ten seconds.
+    #[arg(long)]
+    trust_floor: bool,
+    /// Keep latencies of every measurement in this folder, as CASE-SYSTEM-ROUND-NAME.hlog and .hgrm.
+    #[arg(long, value_name = "FOLDER")]
+    keep: Option<PathBuf>,
     /// Write everything here.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -100,9 +106,11 @@ pub struct CompareArguments {
 pub fn run(arguments: &CompareArguments) -> Result<(), Failure> {
     let began = Instant::now();
     let mut suite = arguments.suite()?;
+    if cfg!(debug_assertions) {
+        suite.leaves_out.push("speed of the client: this is a development build of corelane-bench".to_string());
+    }
     let place = arguments.place(&suite)?;
     let say = |line: &str| eprintln!("[{:5.1} min] {line}", began.elapsed().as_secs_f64() / 60.0);
-    let systems = present(&mut suite, &place);
     let _congestion_control = match CongestionControl::set(&place.congestion_control) {
         Ok(set) => Some(set),
         Err(why) => {
@@ -110,7 +118,18 @@ pub fn run(arguments: &CompareArguments) -> Result<(), Failure> {
             None
         }
     };
-    let machine = Machine::look(&place.directory, place.perf.as_deref());
+    let mut machine = Machine::look(&place.directory, place.perf.as_deref());
+    let mut systems = present(&mut suite, &place);
+    if let Some(perf) = place.perf.as_ref().filter(|_| systems.contains(&SystemName::Floor) && !arguments.trust_floor) {
+        match check_floor(perf, &place.directory, place.broker_core) {
+            Ok(check) => machine.floor_check = Some(check),
+            Err(why) => {
+                suite.leaves_out.push(format!("the floor: {why}"));
+                systems.retain(|system| *system != SystemName::Floor);
+                suite.restrict(&systems);
+            }
+        }
+    }
     let measurements = Rounds { suite: &suite, place: &place, systems, say: &say, began, measurements: Measurements::default() }.run();
     let tables = Tables { suite: &suite, place: &place, machine: &machine, measurements: &measurements }.markdown();
     println!("{tables}");
@@ -204,6 +223,9 @@ impl CompareArguments {
         };
         let broker_core = self.broker_core.unwrap_or_else(cores::disk_interrupt_core);
         let other_core = cores::of_process().iter().copied().find(|core| *core != broker_core).unwrap_or(broker_core);
+        if let Some(folder) = &self.keep {
+            std::fs::create_dir_all(folder).map_err(Failure::machine(folder.display()))?;
+        }
         std::fs::create_dir_all(&self.directory).map_err(Failure::machine(self.directory.display()))?;
         Ok(Place {
             directory: self.directory.canonicalize().map_err(Failure::machine(self.directory.display()))?,
@@ -217,6 +239,7 @@ impl CompareArguments {
             other: self.against.as_deref().map(resolve).transpose()?,
             other_pid: self.against_pid,
             congestion_control: self.congestion_control.clone(),
+            keep: self.keep.clone(),
         })
     }
 

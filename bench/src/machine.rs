@@ -17,6 +17,8 @@ pub struct Machine {
     /// `corelane-perf probe disk --json`, as it printed it.
     pub disk_probe: Option<serde_json::Value>,
     pub disk_probe_missing: Option<String>,
+    /// `corelane-perf floor --check --json`: whether the floor is one.
+    pub floor_check: Option<serde_json::Value>,
 }
 
 impl Machine {
@@ -27,8 +29,29 @@ impl Machine {
                 Ok(probe) => (Some(probe), None),
                 Err(why) => (None, Some(why)),
             };
-        Machine { lines: describe(directory), disk_probe, disk_probe_missing }
+        Machine { lines: describe(directory), disk_probe, disk_probe_missing, floor_check: None }
     }
+}
+
+/// Whether a write and an exchange by themselves take about as long as the floor. Otherwise it is not the least that there is, and no table may name it.
+pub fn check_floor(perf: &Path, directory: &Path, core: usize) -> Result<serde_json::Value, String> {
+    let directory = directory.join("floor-check");
+    let mut command = Command::new(perf);
+    command.args(["floor", "--check", "--json", "--ring-mib", "64", "--core", &core.to_string(), "--directory"]).arg(&directory);
+    let output = command.output().map_err(|error| format!("{}: {error}", perf.display()));
+    let _ = fs::remove_dir_all(&directory);
+    let output = output?;
+    let check: serde_json::Value = serde_json::from_slice(&output.stdout).map_err(|_| {
+        format!("its check failed: {}", String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or("it said nothing"))
+    })?;
+    let us = |name: &str| check[name].as_f64().unwrap_or(0.0);
+    if check["holds"] != true {
+        let (floor, allowed) = (us("floor_p50_us"), us("allowed_p50_us"));
+        return Err(format!(
+            "its p50 of {floor:.0} us is above the {allowed:.0} us that its parts allow, so it is not the least that there is"
+        ));
+    }
+    Ok(check)
 }
 
 fn describe(directory: &Path) -> Vec<String> {

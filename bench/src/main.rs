@@ -3,6 +3,7 @@
 mod arguments;
 mod compare_command;
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -19,7 +20,11 @@ use self::arguments::{Arguments, Command, ResponderArguments, RunArguments, Self
 fn main() -> ExitCode {
     // Before any thread is pinned.
     cores::of_process();
-    let done = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    if cfg!(debug_assertions) && std::io::stderr().is_terminal() {
+        eprintln!("corelane-bench: a development build: it is slower than what it measures");
+    }
+    let done = match command {
         Command::Produce(arguments) => run(&arguments, Some(Scenario::Produce)),
         Command::E2e(arguments) => run(&arguments, Some(Scenario::E2e)),
         Command::Consume(arguments) => run(&arguments, Some(Scenario::Consume)),

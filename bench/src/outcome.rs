@@ -100,6 +100,9 @@ impl Outcome {
         let mut json = serde_json::to_value(self).expect("an outcome is a tree of values");
         json["records_per_second"] = self.records_per_second().into();
         json["held_rate"] = self.held_rate().into();
+        // The run's main figure, for those who want no other.
+        json["latency_us"] =
+            serde_json::to_value(self.latencies.first().map(|latencies| &latencies.percentiles)).expect("percentiles are numbers");
         json
     }
 }

@@ -33,6 +33,8 @@ use crate::client::connection::{Connection, invalid};
 pub struct Faults {
     /// From this one on every Produce is answered with this error.
     pub refuse: Option<(u64, i16)>,
+    /// Nothing is answered for so long, once.
+    pub stall: Option<(u64, Duration)>,
     /// All connections are closed, and no new one is taken.
     pub die: Option<u64>,
     /// What becomes of this one's records although they are acknowledged.
@@ -300,6 +302,9 @@ impl Responder {
 
     fn produce(&mut self, request: &ProduceRequest) -> Option<ProduceResponse> {
         self.produced += 1;
+        if let Some((_, length)) = self.faults.stall.filter(|(at, _)| *at == self.produced) {
+            std::thread::sleep(length);
+        }
         if self.faults.die.is_some_and(|at| self.produced >= at) {
             return None;
         }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use corelane_bench::responder::{Faults, Responder, Spoil};
 use serde_json::Value;
@@ -91,6 +92,18 @@ fn a_rate_that_the_client_cannot_keep() {
     assert_eq!(code, Some(6), "{line}");
     assert!(line.contains("the client cannot keep this rate"), "{line}");
     assert!(json["counts"]["unfinished"].as_u64() > Some(0) && json["failure"].is_string());
+}
+
+#[test]
+fn a_stall_is_charged_to_every_record_that_it_delayed() {
+    // 400 ms in which 400 of the window's 1,000 records are due: a tenth of them wait for more than 300 ms. A closed loop would have seen one slow request.
+    let faults = Faults { stall: Some((500, Duration::from_millis(400))), ..Faults::default() };
+    let (_, json, line) = run(responder(faults), &["produce", "--rate", "1000"]);
+    let acknowledged =
+        json["latencies"].as_array().and_then(|all| all.iter().find(|latency| latency["name"] == "acknowledged")).expect("latencies");
+    let p90 = acknowledged["p90"].as_f64().expect("1,000 samples");
+    assert!(p90 >= 250_000.0 && acknowledged["samples"] == 1_000 && acknowledged["loop"] == "open", "{line} {acknowledged}");
+    assert_eq!(json["verdict"]["missing"], 0);
 }
 
 #[test]

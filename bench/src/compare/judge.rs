@@ -99,8 +99,7 @@ impl Measurements {
                 latency.map(|latency| -latency.median).or_else(|| self.figure(case, system, "rate").map(|rate| rate.median))
             }
         };
-        let there =
-            [SystemName::Kafka, SystemName::KafkaPinned, SystemName::Other].into_iter().filter_map(|system| Some((system, score(system)?)));
+        let there = [SystemName::Kafka, SystemName::KafkaPinned].into_iter().filter_map(|system| Some((system, score(system)?)));
         there.max_by(|one, other| one.1.total_cmp(&other.1)).map(|(system, _)| system)
     }
 

@@ -181,7 +181,7 @@ impl Rounds<'_> {
         let tail = Workload { scenario: Scenario::E2e, rate: Rate::PerSecond(1_000), class: Some(Class::A), ..Workload::default() };
         for workload in [bulk, single, tail] {
             let workload = Workload { warm_up_seconds: 0.0, duration_seconds: seconds, ..workload };
-            self.run_client(&workload, running)?;
+            self.run_client(&workload, running, None)?;
         }
         Ok(())
     }
@@ -192,7 +192,8 @@ impl Rounds<'_> {
         for repeats in 0..=self.suite.repeats {
             let watched: Vec<u32> = running.watched().iter().map(|watched| watched.pid).collect();
             let control = Control::start(&watched);
-            let outcome = self.run_client(&workload, running);
+            let kept_as = format!("{}-{}-{round}", case.name, running.shape.system.name());
+            let outcome = self.run_client(&workload, running, Some(&kept_as));
             let quietness = control.finish();
             let measured = Measured { round, outcome: outcome?, quietness, repeats };
             // A client that was late on a quiet machine may have been unlucky, too.
@@ -223,11 +224,12 @@ impl Rounds<'_> {
     }
 
     /// In a thread of its own, so that its core stays its own.
-    fn run_client(&self, workload: &Workload, running: &Running) -> Result<Outcome, Failure> {
+    fn run_client(&self, workload: &Workload, running: &Running, kept_as: Option<&str>) -> Result<Outcome, Failure> {
         let target = Target {
             congestion_control: Some(self.place.congestion_control.clone()),
             watched: running.watched(),
             core: Some(self.place.client_core),
+            keep: kept_as.and_then(|name| Some(self.place.keep.as_ref()?.join(name))),
             reads_back: running.shape.system != SystemName::Floor,
             ..Target::new(running.address)
         };

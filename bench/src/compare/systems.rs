@@ -55,6 +55,8 @@ pub struct Place {
     pub other: Option<SocketAddr>,
     pub other_pid: Option<u32>,
     pub congestion_control: String,
+    /// Where latencies of every measurement are kept.
+    pub keep: Option<PathBuf>,
 }
 
 /// What one start of a system is for; cases that want the same share it.

@@ -71,6 +71,16 @@ impl Tables<'_> {
             "- brokers on core {} (the disk's interrupts), the client spinning on core {}; {} on both sides; {} rounds in {:.1} minutes, order rotated, fresh data each",
             place.broker_core, place.client_core, place.congestion_control, self.measurements.rounds, self.measurements.minutes
         );
+        if let Some(check) = &self.machine.floor_check {
+            let us = |name: &str| check[name].as_f64().unwrap_or(0.0);
+            let _ = writeln!(
+                text,
+                "- the floor holds: p50 {:.0} us at 1,000 a second; a durable write by itself takes {:.0}, an exchange over TCP {:.0}",
+                us("floor_p50_us"),
+                us("disk_p50_us"),
+                us("net_p50_us")
+            );
+        }
         let (void, disturbed) = self.noise();
         let _ = writeln!(
             text,
@@ -168,29 +178,25 @@ impl Tables<'_> {
     fn ratios(&self, text: &mut String, cases: &[&Case]) {
         let mut rows = Vec::new();
         for case in cases {
-            let Some(kafka) = self.measurements.better_kafka(self.suite, &case.name) else { continue };
-            for metric in [
-                "rate",
-                "acknowledged.p50",
-                "acknowledged.p99",
-                "acknowledged.p99.9",
-                "end to end.p50",
-                "end to end.p99",
-                "cpu_per_million",
-            ] {
-                let open_loop = case.settings.rate != Rate::Max;
-                if (metric == "rate") == open_loop && metric != "cpu_per_million" && case.settings.scenario != Scenario::Consume {
-                    continue;
-                }
-                if let Some(ratio) = self.measurements.ratio(&case.name, metric, SystemName::Corelane, kafka) {
-                    rows.push(format!("| {} | {metric} | {} | {} | {} |", case.name, kafka.name(), times(ratio.median), spread(ratio)));
+            let kafka = self.measurements.better_kafka(self.suite, &case.name);
+            for beside in kafka.into_iter().chain([SystemName::Other]) {
+                for metric in shown_ratios(case) {
+                    if let Some(ratio) = self.measurements.ratio(&case.name, metric, SystemName::Corelane, beside) {
+                        rows.push(format!(
+                            "| {} | {metric} | {} | {} | {} |",
+                            case.name,
+                            beside.name(),
+                            times(ratio.median),
+                            spread(ratio)
+                        ));
+                    }
                 }
             }
         }
         if !rows.is_empty() {
             let _ = writeln!(
                 text,
-                "\nCorelane's figure over the original's (the better of its two ways to run), ratio of medians:\n\n| case | figure | beside | ratio | round by round |"
+                "\nCorelane's figure over the other's (of the original in the better of its two ways to run), ratio of medians:\n\n| case | figure | beside | ratio | round by round |"
             );
             let _ = writeln!(text, "|---|---|---|---|---|\n{}", rows.join("\n"));
         }
@@ -251,6 +257,16 @@ impl Tables<'_> {
                 let _ = writeln!(text, "- {why}");
             }
         }
+    }
+}
+
+/// What a case is about: how much, where it saturates; how long, where it has a schedule.
+fn shown_ratios(case: &Case) -> &'static [&'static str] {
+    match (case.settings.scenario, case.settings.rate) {
+        (Scenario::Consume, _) => &["rate", "cpu_per_million"],
+        (Scenario::Groups | Scenario::Transactions, _) => &["committed.p50", "committed.p99", "cpu_per_million"],
+        (_, Rate::Max) => &["rate", "cpu_per_million", "records_per_cpu_second"],
+        _ => &["acknowledged.p50", "acknowledged.p99", "acknowledged.p99.9", "end to end.p50", "end to end.p99", "cpu_per_million"],
     }
 }
 
