@@ -155,6 +155,8 @@ impl Load {
             });
         }
         let few = 0..if (2..=FEW_PARTITIONS).contains(&workload.partitions) { workload.partitions } else { 0 };
+        let mut ledger = Ledger::new(setup.first_producer + workload.producers, workload.partitions);
+        ledger.expect(workload.expected());
         let request_bytes = workload.partitions_per_request() * records_per_batch * workload.record_bytes;
         Ok(Load {
             clock: setup.clock,
@@ -174,7 +176,7 @@ impl Load {
             refusals_in_row: 0,
             sent_records: 0,
             last_answer_ns: 0,
-            ledger: Ledger::new(setup.first_producer + workload.producers, workload.partitions),
+            ledger,
             counts: Counts::default(),
             client_lag: ClientLag::default(),
             acknowledged: Recorder::new("acknowledged", loop_kind, window),

@@ -61,7 +61,9 @@ impl Tail {
                 consumers.push((subscription, consumer));
             }
         }
-        let checkers = (0..workload.subscriptions).map(|_| Checker::new(&setup.payload, producers, workload.partitions)).collect();
+        let mut checkers: Vec<Checker> =
+            (0..workload.subscriptions).map(|_| Checker::new(&setup.payload, producers, workload.partitions)).collect();
+        checkers.iter_mut().for_each(|checker| checker.expect(workload.expected()));
         let loop_kind = if workload.schedule(0).is_some() { LoopKind::Open } else { LoopKind::Closed };
         Ok(Tail {
             clock: setup.clock,

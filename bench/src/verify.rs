@@ -45,7 +45,7 @@ impl Verdict {
 }
 
 /// Records with neighbouring ids at neighbouring offsets.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Run {
     offset: i64,
     id: u64,
@@ -77,6 +77,10 @@ struct Bits {
 }
 
 impl Bits {
+    fn expect(&mut self, numbers: usize) {
+        self.words.resize(self.words.len().max(numbers / 64 + 1), 0);
+    }
+
     /// Sets it; whether it was set before.
     fn set(&mut self, number: u64) -> bool {
         let (word, bit) = ((number / 64) as usize, 1 << (number % 64));
@@ -95,6 +99,34 @@ impl Bits {
     }
 }
 
+/// Room for so many, in memory that the kernel has given already: the first touch of a page costs more than a microsecond.
+fn reserve<T: Clone + Default>(list: &mut Vec<T>, count: usize) {
+    if count > list.len() {
+        let length = list.len();
+        list.resize(count, T::default());
+        list.truncate(length);
+    }
+}
+
+/// For so many records in so many requests, as a schedule promises them; without one the books grow as they must.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Expected {
+    pub records: usize,
+    pub requests: usize,
+}
+
+impl Expected {
+    fn reserve(&self, by_producer: &mut [Bits], by_partition: &mut [Places]) {
+        let producers = by_producer.len().max(1);
+        by_producer.iter_mut().for_each(|bits| bits.expect(self.records.min(RESERVED_MAX) / producers));
+        let partitions = by_partition.len().max(1);
+        by_partition.iter_mut().for_each(|places| reserve(&mut places.runs, self.requests.min(RESERVED_MAX) / partitions + 1));
+    }
+}
+
+/// Beyond it books grow: a run of hours need not begin with gigabytes.
+const RESERVED_MAX: usize = 16 << 20;
+
 /// What the broker has acknowledged.
 #[derive(Clone, Debug)]
 pub struct Ledger {
@@ -105,6 +137,10 @@ pub struct Ledger {
 impl Ledger {
     pub fn new(producers: usize, partitions: i32) -> Ledger {
         Ledger { by_producer: vec![Bits::default(); producers], by_partition: vec![Places::default(); partitions as usize] }
+    }
+
+    pub fn expect(&mut self, expected: Expected) {
+        expected.reserve(&mut self.by_producer, &mut self.by_partition);
     }
 
     /// `count` records from `first` on were acknowledged, from `base_offset` on.
@@ -156,6 +192,10 @@ impl Checker {
             next_number: vec![vec![0; producers]; partitions as usize],
             verdict: Verdict::default(),
         }
+    }
+
+    pub fn expect(&mut self, expected: Expected) {
+        expected.reserve(&mut self.seen, &mut self.by_partition);
     }
 
     /// Takes in a record; gives its due time if it is one of this run's, unchanged.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::failure::Failure;
 use crate::payload::HEAD_BYTES;
 use crate::schedule::Schedule;
+use crate::verify::Expected;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -321,6 +322,19 @@ impl Workload {
     /// Partitions that one request holds records for.
     pub fn partitions_per_request(&self) -> usize {
         if self.scenario == Scenario::Fanout { self.partitions as usize } else { 1 }
+    }
+
+    /// What a schedule will bring; nothing is known of a saturating run.
+    pub fn expected(&self) -> Expected {
+        let Some(schedule) = self.schedule(0) else { return Expected::default() };
+        let Rate::PerSecond(rate) = self.rate else { return Expected::default() };
+        let due = (rate as f64 * (self.warm_up_seconds + self.duration_seconds)) as usize;
+        match self.scenario {
+            Scenario::Fanout => {
+                Expected { records: due * self.partitions as usize * self.batch_records, requests: due * self.partitions as usize }
+            }
+            _ => Expected { records: due, requests: due / schedule.records_per_request() },
+        }
     }
 
     /// The schedule from `start_ns` on; none when saturating.
