@@ -22,6 +22,13 @@ pub fn of_comparison(suite: &Suite, place: &Place, machine: &Machine, measuremen
         "{} rounds in {:.1} minutes; order rotated, fresh data each round; brokers on core {}, the client spinning on core {}; {} on both sides",
         measurements.rounds, measurements.minutes, place.broker_core, place.client_core, place.congestion_control
     ));
+    if let Some(check) = &machine.floor_check {
+        let us = |name: &str| check[name].as_f64().unwrap_or(0.0);
+        let (floor, disk, net) = (us("floor_p50_us"), us("disk_p50_us"), us("net_p50_us"));
+        facts.push(format!(
+            "the floor holds: p50 {floor:.0} us at 1,000 a second; a durable write by itself takes {disk:.0}, an exchange over TCP {net:.0}"
+        ));
+    }
     if let Some(why) = &machine.disk_probe_missing {
         facts.push(format!("no disk probe: {why}"));
     }
