@@ -38,6 +38,9 @@ const LAST_RECORD_MAX_NS: u64 = 10_000_000_000;
 /// A thread that spun here would take the core from the library's own.
 const PAUSE: Duration = Duration::from_micros(20);
 
+/// Records handed to one producer before others, and reports, have their turn.
+const SENDS_MAX: usize = 200;
+
 /// Reports taken from one consumer before others have their turn.
 const POLLS_MAX: usize = 100;
 
@@ -254,13 +257,11 @@ impl Parts {
             let now_ns = self.clock.now_ns();
             // What was due in the window still goes when this thread comes to it late.
             let within = now_ns < window.end_ns || (now_ns < window.end_ns + CLIENT_GRACE_NS && self.owes());
-            if within {
-                self.send_due(now_ns)?;
-            }
+            let has_sent = within && self.send_due(now_ns)?;
             self.producers.iter().for_each(|(producer, _)| producer.poll(Duration::ZERO));
             self.consume()?;
             if within {
-                if self.schedule.is_some() {
+                if self.schedule.is_some() || !has_sent {
                     std::thread::sleep(PAUSE);
                 }
                 continue;
@@ -283,17 +284,20 @@ impl Parts {
         }
     }
 
-    fn send_due(&mut self, now_ns: u64) -> Result<(), Failure> {
+    /// Whether anything was; without a schedule at most a batch of each producer, so that reports are taken in between.
+    fn send_due(&mut self, now_ns: u64) -> Result<bool, Failure> {
+        let mut has_sent = false;
         for place in 0..self.producers.len() {
-            loop {
+            for _ in 0..SENDS_MAX {
                 let number = self.producers[place].1;
                 let due_ns = self.schedule.as_ref().map_or(now_ns, |schedule| schedule.record_due_ns(place, number));
-                if due_ns > now_ns || due_ns >= self.window.end_ns || !self.send(place, number, due_ns)? || self.schedule.is_none() {
+                if due_ns > now_ns || due_ns >= self.window.end_ns || !self.send(place, number, due_ns)? {
                     break;
                 }
+                has_sent = true;
             }
         }
-        Ok(())
+        Ok(has_sent)
     }
 
     fn owes(&self) -> bool {
