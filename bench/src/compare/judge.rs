@@ -56,7 +56,9 @@ impl Measurements {
         let rounds = self.cases.get(&(case.to_string(), system))?;
         let values: Vec<f64> = rounds.iter().filter_map(|measured| measured.outcome.metric(metric)).collect();
         if values.len() == rounds.len() {
-            return Figure::of(values);
+            // The worst of all rounds is the worst there was.
+            return Figure::of(values)
+                .map(|figure| if metric.ends_with(".max") { Figure { median: figure.most, ..figure } } else { figure });
         }
         // Too few samples in a round may be enough in all of them.
         let (latency, percentile) = metric.split_once('.')?;
@@ -145,54 +147,7 @@ impl Measurements {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::rounds::Measured;
-    use crate::control::Quietness;
-    use crate::load::{ClientLag, Counts};
-    use crate::outcome::{ClientFacts, Outcome};
-    use crate::recorder::{LoopKind, Recorder, Window};
-    use crate::workload::Workload;
-
-    fn suite() -> Suite {
-        let text = "[[case]]\nname = 'one'\nworkload = 'one-thousand'\n[[case]]\nname = 'most'\nworkload = 'saturation'";
-        Suite::parse(text, None).expect("valid")
-    }
-
-    /// A round with this many records in a second, each answered after `us`.
-    fn measured(round: usize, records: u64, us: u64) -> Measured {
-        let mut recorder = Recorder::new("acknowledged", LoopKind::Open, Window { start_ns: 0, end_ns: 1_000_000_000 });
-        (0..records).for_each(|_| recorder.record(0, us * 1_000));
-        let outcome = Outcome {
-            workload: Workload::default(),
-            client: ClientFacts::default(),
-            seconds: 1.0,
-            records,
-            bytes: 0,
-            counts: Counts::default(),
-            client_lag: ClientLag::default(),
-            latencies: vec![recorder.finish()],
-            costs: Vec::new(),
-            more: Default::default(),
-            verdict: None,
-            not_read_back: None,
-            failure: None,
-            partial: false,
-        };
-        Measured { round, outcome, quietness: Quietness::default(), repeats: 0 }
-    }
-
-    fn measurements() -> Measurements {
-        let mut measurements = Measurements::default();
-        let mut add = |case: &str, system, rounds: [(u64, u64); 3]| {
-            let rounds = rounds.iter().enumerate().map(|(round, (records, us))| measured(round + 1, *records, *us));
-            measurements.cases.insert((case.to_string(), system), rounds.collect());
-        };
-        add("one", SystemName::Corelane, [(20_000, 200), (20_000, 300), (20_000, 250)]);
-        add("one", SystemName::Kafka, [(20_000, 1_000), (20_000, 900), (20_000, 1_500)]);
-        add("one", SystemName::KafkaPinned, [(20_000, 2_000), (20_000, 2_000), (20_000, 2_000)]);
-        add("most", SystemName::Kafka, [(10_000, 100), (11_000, 100), (12_000, 100)]);
-        add("most", SystemName::KafkaPinned, [(20_000, 100), (21_000, 100), (22_000, 100)]);
-        measurements
-    }
+    use crate::compare::samples::{measurements, suite};
 
     fn close(value: f64, wanted: f64) -> bool {
         (value / wanted - 1.0).abs() < 0.002

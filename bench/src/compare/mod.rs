@@ -6,6 +6,8 @@
 pub mod judge;
 pub mod locate;
 pub mod rounds;
+#[cfg(test)]
+pub mod samples;
 pub mod startup;
 pub mod suite;
 pub mod systems;

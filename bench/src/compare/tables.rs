@@ -290,3 +290,44 @@ fn times(ratio: f64) -> String {
 fn spread(ratio: Figure) -> String {
     if ratio.of_all_rounds { "all rounds together".to_string() } else { format!("{} to {}", times(ratio.least), times(ratio.most)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::samples::{machine, measured, measurements, place, suite};
+    use crate::verify::Verdict;
+    use crate::workload::Workload;
+
+    fn markdown(suite: &Suite, measurements: &Measurements) -> String {
+        Tables { suite, place: &place(), machine: &machine(), measurements }.markdown()
+    }
+
+    #[test]
+    fn every_latency_shows_its_distance_to_the_floor_and_classes_never_share_a_table() {
+        let mut suite = suite();
+        suite.leaves_out.push("most of it".to_string());
+        suite.cases[0].settings = Workload { class: Some(Class::B), ..suite.cases[0].settings.clone() };
+        suite.cases[1].settings = Workload { class: Some(Class::A), ..suite.cases[1].settings.clone() };
+        let mut measurements = measurements();
+        let floor = (1..=3).map(|round| measured(round, 20_000, 100)).collect();
+        measurements.cases.insert(("one".to_string(), SystemName::Floor), floor);
+        let text = markdown(&suite, &measurements);
+        let (b, a) = (text.find("### class (b)").expect("a table"), text.find("### class (a)").expect("a table"));
+        assert!(b < text.find("| one | corelane |").expect("a row") && text.find("| most | kafka |").expect("a row") > a, "{text}");
+        // 250 us over 100, three rounds of 20,000 samples together for what one lacks, and a quarter of the original's.
+        assert!(text.contains("| one | corelane | 20,000 | - | 250 | 250 | 250 | (300) | 300 | 2.50 |"), "{text}");
+        assert!(text.contains("| one | acknowledged.p50 | kafka | 1/4.00 | 1/6.00 to 1/3.00 |"), "{text}");
+        assert!(text.contains("- left out: most of it") && text.contains("- no disk probe: there is none in a test"), "{text}");
+    }
+
+    #[test]
+    fn what_was_lost_comes_before_anything_else_and_what_was_disturbed_is_marked() {
+        let mut measurements = measurements();
+        let rounds = measurements.cases.get_mut(&("one".to_string(), SystemName::Kafka)).expect("measured");
+        rounds[1].outcome.verdict = Some(Verdict { acknowledged: 9, missing: 1, ..Verdict::default() });
+        rounds[2].quietness.late_gaps = 5;
+        let text = markdown(&suite(), &measurements);
+        assert!(text.starts_with("**READ BACK FAILED: kafka in one, round 2: 1 missing"), "{text}");
+        assert!(text.contains("| one | kafka* |") && text.contains("| one | corelane |"), "{text}");
+    }
+}

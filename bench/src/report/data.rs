@@ -70,7 +70,7 @@ fn of_case(suite: &Suite, case: &Case, measurements: &Measurements) -> Option<Ca
     // A share of the maximum has become a number only when it ran.
     let ran = measurements.cases.iter().find(|((name, _), _)| *name == case.name).and_then(|(_, rounds)| rounds.first());
     let workload = ran.map_or(&case.settings, |measured| &measured.outcome.workload);
-    (!series.is_empty()).then(|| case_data(workload, series))
+    (!series.is_empty()).then(|| case_data(&case.name, workload, series))
 }
 
 /// A page of one run.
@@ -86,16 +86,16 @@ pub fn of_run(outcome: &Outcome, machine: &Machine) -> Page {
         leaves_out: vec!["one run beside nothing: compare systems with `corelane-bench compare`".to_string()],
         failures: outcome.failure.iter().map(ToString::to_string).collect(),
         targets: Vec::new(),
-        cases: vec![case_data(workload, vec![series])],
+        cases: vec![case_data(name, workload, vec![series])],
         starts: Vec::new(),
         commands: Vec::new(),
         disk_probe: None,
     }
 }
 
-fn case_data(workload: &Workload, series: Vec<Series>) -> CaseData {
+fn case_data(name: &str, workload: &Workload, series: Vec<Series>) -> CaseData {
     CaseData {
-        name: workload.name.clone(),
+        name: name.to_string(),
         class: workload.class.map_or("no class: as configured", Class::describe).to_string(),
         describe: workload.describe(),
         settings: serde_json::to_value(workload).expect("a workload is a tree of values"),

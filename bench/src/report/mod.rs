@@ -96,6 +96,24 @@ mod tests {
     }
 
     #[test]
+    fn a_comparison_brings_curves_figures_and_settings_of_every_system() {
+        use crate::compare::samples::{machine, measurements, place, suite};
+        let page = of_comparison(&suite(), &place(), &machine(), &measurements());
+        let one = &page.cases[0];
+        assert_eq!((one.name.as_str(), page.cases.len()), ("one", 2));
+        let corelane = one.series.iter().find(|series| series.system == "corelane").expect("measured");
+        assert!(
+            corelane
+                .figures
+                .iter()
+                .any(|(name, value)| name == "acknowledged.p50" && value.is_some_and(|us| (us / 250.0 - 1.0).abs() < 0.01))
+        );
+        assert!(corelane.latencies[0].curve.windows(2).all(|pair| pair[0].1 <= pair[1].1) && !corelane.latencies[0].over_time.is_empty());
+        assert_eq!(one.settings["record_bytes"], 1_024);
+        assert!(page.html().contains("\"system\":\"kafka\""));
+    }
+
+    #[test]
     fn data_cannot_end_the_script() {
         assert!(!page("</script><script>alert(1)").contains("</script><script>"));
     }
