@@ -28,6 +28,9 @@ const COALESCED_BYTES: usize = 256 * 1024;
 /// What a connection starts with to read into; enough for most requests, small enough for ten thousand idle clients.
 const READ_BYTES_MIN: usize = 4 * 1024;
 
+/// What a connection that sends much reads into at a time, so that requests that arrived together cost one read. What it keeps when it falls silent.
+const READ_BYTES_MAX: usize = 16 * 1024;
+
 /// Why a connection ended.
 #[derive(Debug)]
 pub enum Ended {
@@ -84,8 +87,14 @@ pub async fn serve(
         }
     });
     activity.frame_since.set((!unread.is_empty()).then(Instant::now));
-    let mut reader =
-        Reader { stream: &stream, buffer: BytesMut::from(unread), last_read: Instant::now(), limits: &limits, activity: &activity };
+    let mut reader = Reader {
+        stream: &stream,
+        buffer: BytesMut::from(unread),
+        last_read: Instant::now(),
+        read_bytes: READ_BYTES_MIN,
+        limits: &limits,
+        activity: &activity,
+    };
     let ended = read_requests(&mut reader, &shard, &context, &pipeline, &failure).await;
     pipeline.close();
     // What was asked before the client closed its side is still answered.
@@ -231,6 +240,8 @@ struct Reader<'a> {
     buffer: BytesMut,
     /// When bytes came last: what lies in the buffer between two frames came then, because nothing is read before a whole frame has been cut off.
     last_read: Instant,
+    /// Room for the next read.
+    read_bytes: usize,
     limits: &'a Limits,
     activity: &'a Activity,
 }
@@ -246,7 +257,7 @@ impl Reader<'_> {
             }
         }
         while self.buffer.len() < 4 {
-            if !self.fill(READ_BYTES_MIN).await? {
+            if !self.fill(self.read_bytes).await? {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(Ended::Broken(io::ErrorKind::UnexpectedEof.into())) };
             }
         }
@@ -271,7 +282,9 @@ impl Reader<'_> {
     /// Reads what is there, with room for at least `bytes`; false at the end of the stream.
     async fn fill(&mut self, bytes: usize) -> Result<bool, Ended> {
         self.buffer.reserve(bytes);
+        let room = self.buffer.capacity() - self.buffer.len();
         let count = self.stream.read(&mut self.buffer).await.map_err(Ended::Broken)?;
+        self.read_bytes = next_read_bytes(self.read_bytes, count, room);
         let now = Instant::now();
         self.last_read = now;
         self.activity.last.set(now);
@@ -279,5 +292,33 @@ impl Reader<'_> {
             self.activity.frame_since.set(Some(now));
         }
         Ok(count > 0)
+    }
+}
+
+/// Twice as much after a read that was filled to the last byte, half as much after one that left most of its room.
+fn next_read_bytes(read_bytes: usize, count: usize, room: usize) -> usize {
+    match count {
+        count if count == room => (read_bytes * 2).min(READ_BYTES_MAX),
+        count if count < read_bytes / 4 => (read_bytes / 2).max(READ_BYTES_MIN),
+        _ => read_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_grow_with_what_comes_and_shrink_again() {
+        let mut read_bytes = READ_BYTES_MIN;
+        for _ in 0..10 {
+            read_bytes = next_read_bytes(read_bytes, read_bytes, read_bytes);
+        }
+        assert_eq!(read_bytes, READ_BYTES_MAX);
+        assert_eq!(next_read_bytes(read_bytes, read_bytes / 2, read_bytes), READ_BYTES_MAX);
+        for _ in 0..10 {
+            read_bytes = next_read_bytes(read_bytes, 100, read_bytes);
+        }
+        assert_eq!(read_bytes, READ_BYTES_MIN);
     }
 }
