@@ -30,6 +30,7 @@ use ErrorCode::{
 pub const CASES: &[Case] = cases![
     version_1_commits_and_aborts,
     version_2_registers_partitions_and_raises_the_epoch,
+    transactions_of_version_2_follow_each_other_at_once,
     an_append_outside_of_a_transaction_is_refused,
     an_append_after_the_marker_is_refused,
     two_producers_in_one_request_are_refused,
@@ -317,6 +318,20 @@ fn version_2_registers_partitions_and_raises_the_epoch(broker: &Broker) {
     assert_eq!((test.epoch, test.ends(0)), (first + 2, (5, 5)));
     let producer_id = test.producer_id;
     assert_eq!(test.read_committed(0, 0).2, [(producer_id, 3)]);
+}
+
+/// The first append of the next transaction meets the markers of the last on their way: it waits, and is not taken for a late one.
+fn transactions_of_version_2_follow_each_other_at_once(broker: &Broker) {
+    let mut test = Test::new(broker, "txn-at-once");
+    for number in 0..100 {
+        for partition in [0, 1] {
+            test.write(PRODUCE_2, partition, 0);
+        }
+        (test.producer_id, test.epoch) =
+            settled(|| test.try_end(END_2, number % 4 != 0)).unwrap_or_else(|error| panic!("transaction {number}: {}", error.name()));
+    }
+    test.write(PRODUCE_2, 0, 0);
+    assert_eq!(test.ends(0).0, 201, "a record and a marker of each, and the last record");
 }
 
 fn an_append_outside_of_a_transaction_is_refused(broker: &Broker) {

@@ -4,7 +4,7 @@
 //! clients of version 2 have their partitions registered by this, older ones have registered them and are held to it. An append under a guard fails if the transaction has
 //! ended meanwhile, so that nothing late can begin a transaction that nobody will end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::ask;
 use crate::api::RequestContext;
@@ -44,11 +44,23 @@ impl Verifier<'_> {
         if !self.protocol.registers && !self.context.shard.config().transaction_partition_verification_enable() {
             return vec![Ok(None); appends.len()];
         }
-        let guards = self.take_guards(appends).await;
+        let patience = self.context.shard.config().add_partitions_to_txn_retry_backoff_max_ms();
+        let deadline = Instant::now() + Duration::from_millis(patience.max(0) as u64);
         let is_first = |guarding: &Guarding| matches!(guarding, Guarding::Guarded(_));
-        let unknown: Vec<TopicPartition> =
-            appends.iter().zip(&guards).filter(|(_, guard)| is_first(guard)).map(|(append, _)| append.name.clone()).collect();
-        let mut codes = self.ask_coordinator(unknown).await.into_iter();
+        let (guards, codes) = loop {
+            let guards = self.take_guards(appends).await;
+            let unknown: Vec<TopicPartition> =
+                appends.iter().zip(&guards).filter(|(_, guard)| is_first(guard)).map(|(append, _)| append.name.clone()).collect();
+            let codes = self.ask_coordinator(unknown.clone(), Duration::ZERO).await;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let is_early = self.protocol.registers && codes.contains(&ErrorCode::ConcurrentTransactions);
+            if !is_early || left.is_zero() {
+                break (guards, codes);
+            }
+            // The transaction before is not at its end. Its markers make the guards worthless, so that new ones are taken once they are written.
+            self.ask_coordinator(unknown, left).await;
+        };
+        let mut codes = codes.into_iter();
         guards
             .into_iter()
             .map(|guard| match is_first(&guard).then(|| codes.next().expect("one code for each first append")) {
@@ -90,19 +102,17 @@ impl Verifier<'_> {
         guards
     }
 
-    /// One code for each partition.
-    async fn ask_coordinator(&self, partitions: Vec<TopicPartition>) -> Vec<ErrorCode> {
+    /// One code for each partition; `patience` is how long to wait for the end of the transaction before.
+    async fn ask_coordinator(&self, partitions: Vec<TopicPartition>, patience: Duration) -> Vec<ErrorCode> {
         let count = partitions.len();
         if count == 0 {
             return Vec::new();
         }
         let (transactional_id, producer) = (self.transactional_id.clone(), self.producer);
-        let patience = self.context.shard.config().add_partitions_to_txn_retry_backoff_max_ms();
-        let (call, patience) = if self.protocol.registers {
-            let call = Call::AddPartitions { transactional_id, producer, partitions, client_version: EPOCH_BUMP_VERSION };
-            (call, Duration::from_millis(patience.max(0) as u64))
+        let call = if self.protocol.registers {
+            Call::AddPartitions { transactional_id, producer, partitions, client_version: EPOCH_BUMP_VERSION }
         } else {
-            (Call::Verify { transactional_id, producer, partitions }, Duration::ZERO)
+            Call::Verify { transactional_id, producer, partitions }
         };
         match ask(self.context, self.transactional_id, call, patience).await {
             Reply::Added(Ok(())) => vec![ErrorCode::None; count],
