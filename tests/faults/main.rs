@@ -3,6 +3,7 @@
 mod crash;
 mod crossing;
 mod files;
+mod groups;
 mod hostile;
 mod settings;
 mod start;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     trials.extend(own_broker_trials("settings", settings::CASES));
     trials.extend(own_broker_trials("crossing", crossing::CASES));
     trials.extend(own_broker_trials("transactions", transactions::CASES));
+    trials.extend(own_broker_trials("groups", groups::CASES));
     trials.extend(own_broker_trials("hostile", hostile::CASES));
     harness::suite::main_one_by_one(trials)
 }

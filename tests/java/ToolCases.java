@@ -157,7 +157,7 @@ final class ToolCases {
                 member.poll(java.time.Duration.ofMillis(200));
                 return member.assignment().size() == 2;
             });
-            member.commitSync();
+            member.commitSync(java.util.Map.of(new org.apache.kafka.common.TopicPartition(topic, 0), new org.apache.kafka.clients.consumer.OffsetAndMetadata(0)));
             String id = "[A-Za-z0-9_-]{22}";
             matches(groups("--describe", "--group", group), "(?s).*" + group + " +" + topic + " +0 +0 +0 +0 +" + id + " +/127.0.0.1 +tea.*");
             matches(groups("--describe", "--group", group, "--members", "--verbose"),
