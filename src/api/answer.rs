@@ -2,7 +2,8 @@
 
 use super::{Answer, CloseReason, Request, RequestContext, Response};
 use super::{
-    api_versions, configs, describe_cluster, fetch, find_coordinator, groups, log_dirs, metadata, offsets, sasl, topics, transactions,
+    api_versions, configs, describe_cluster, fetch, find_coordinator, groups, log_dirs, metadata, offsets, older_versions, sasl, topics,
+    transactions,
 };
 use crate::wire::{ApiKey, Message, Request as WireRequest};
 
@@ -17,6 +18,7 @@ pub async fn answer(request: Request) -> Answer {
         },
         SaslHandshake => with(request, sasl::handle_sasl_handshake).await,
         SaslAuthenticate => with(request, sasl::handle_sasl_authenticate).await,
+        ListOffsets if request.context.api_version == older_versions::LIST_OFFSETS => older_versions::list_offsets(request).await,
         ListOffsets => with(request, offsets::list_offsets).await,
         OffsetForLeaderEpoch => with(request, offsets::offset_for_leader_epoch).await,
         DeleteRecords => with(request, offsets::delete_records).await,
@@ -45,6 +47,7 @@ pub async fn answer(request: Request) -> Answer {
         SyncGroup => with(request, groups::handle_sync_group).await,
         Heartbeat => with(request, groups::handle_heartbeat).await,
         LeaveGroup => with(request, groups::handle_leave_group).await,
+        OffsetCommit if request.context.api_version == older_versions::OFFSET_COMMIT => older_versions::offset_commit(request).await,
         OffsetCommit => with(request, groups::handle_offset_commit).await,
         OffsetFetch => with(request, groups::handle_offset_fetch).await,
         OffsetDelete => with(request, groups::handle_offset_delete).await,

@@ -16,6 +16,7 @@ pub mod groups;
 pub mod log_dirs;
 pub mod metadata;
 pub mod offsets;
+mod older_versions;
 pub mod produce;
 mod response;
 mod sasl;
