@@ -138,6 +138,9 @@ struct Settings {
     acks: Option<i16>,
     #[arg(long)]
     idempotent: bool,
+    /// The client sleeps between looks instead of spinning.
+    #[arg(long)]
+    parks: bool,
     /// Seconds that do not count.
     #[arg(long)]
     warm_up: Option<f64>,
@@ -285,6 +288,7 @@ impl Settings {
         workload.topic = self.topic.clone().or(workload.topic.take());
         workload.linger_ms = self.linger_ms.or(workload.linger_ms);
         workload.idempotent |= self.idempotent;
+        workload.parks |= self.parks;
         workload.cold_cache |= self.cold_cache;
         for pair in &self.topic_settings {
             let (key, value) =

@@ -363,6 +363,12 @@ impl Load {
         Failure::Refused(format!("{} records were answered with an error, first {error}", self.counts.failed))
     }
 
+    /// When the next request of any producer is to go out that the broker does not hold; `now_ns` if one is due.
+    pub fn next_due_ns(&self) -> Option<u64> {
+        let now_ns = self.clock.now_ns();
+        (0..self.producers.len()).filter(|place| !self.producers[*place].held).filter_map(|place| self.due_ns(place, now_ns)).min()
+    }
+
     /// Nothing more is to be sent, and nothing is without an answer.
     pub fn is_done(&self) -> bool {
         self.is_sent() && self.producers.iter().all(|producer| producer.pending.is_empty())

@@ -178,6 +178,8 @@ pub struct Workload {
     /// -1 or 1: without an acknowledgement there is nothing to measure.
     pub acks: i16,
     pub idempotent: bool,
+    /// The client sleeps until something is due or has come: for where it shares its core with a part of the broker. Its wake-ups are in every figure.
+    pub parks: bool,
     pub warm_up_seconds: f64,
     pub duration_seconds: f64,
     /// Of `consume` and `mixed`: what lies there before the readers start, in MiB of values.
@@ -221,6 +223,7 @@ impl Default for Workload {
             in_flight: 1_000,
             acks: -1,
             idempotent: false,
+            parks: false,
             warm_up_seconds: 3.0,
             duration_seconds: 15.0,
             backlog_mib: 1_024,
@@ -291,6 +294,10 @@ impl Workload {
             (
                 self.compression != Codec::None && matches!(self.scenario, Scenario::Fanout | Scenario::Transactions),
                 format!("compression: {} sends its records as they are", self.scenario.name()),
+            ),
+            (
+                self.parks && !matches!(self.scenario, Scenario::Produce | Scenario::E2e | Scenario::Fanout),
+                format!("parks: {} goes on all the time", self.scenario.name()),
             ),
             (
                 self.scenario == Scenario::Groups && !matches!(self.rate, Rate::PerSecond(_)),
@@ -432,6 +439,7 @@ mod tests {
             ("consumers = 2", "consumers"),
             ("idempotent = true", "idempotent"),
             ("duration_seconds = 0", "duration_seconds"),
+            ("scenario = 'mixed'\nparks = true", "parks"),
             ("scenario = 'e2e'\nsubscriptions = 0", "subscriptions"),
         ] {
             assert!(refuse(text).contains(name), "{text}");

@@ -65,6 +65,13 @@ fn a_whole_run_is_read_back() {
 }
 
 #[test]
+fn a_client_that_sleeps_between_looks_measures_the_same() {
+    let (code, json, line) = run(responder(Faults::default()), &["e2e", "--parks", "--rate", "500"]);
+    assert!(matches!(code, Some(0 | 6)), "{line}");
+    assert!(json["verdict"]["acknowledged"].as_u64() > Some(100) && json["verdict"]["missing"] == 0, "{}", json["verdict"]);
+}
+
+#[test]
 fn nobody_at_the_address() {
     let (code, json, line) = run(([127, 0, 0, 1], 1).into(), &["produce"]);
     assert_eq!((code, json), (Some(4), Value::Null));

@@ -30,6 +30,15 @@ impl Readiness {
         Ok(readiness)
     }
 
+    /// The same, and able to wait for them.
+    pub fn waiting_for<'a>(connections: impl Iterator<Item = BorrowedFd<'a>>) -> io::Result<Readiness> {
+        let mut readiness = Readiness::watching()?;
+        for (place, connection) in connections.enumerate() {
+            readiness.add(connection, place)?;
+        }
+        Ok(readiness)
+    }
+
     /// Of those that are added later.
     pub fn watching() -> io::Result<Readiness> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -44,10 +53,15 @@ impl Readiness {
 
     /// The places of those that may be read now, at most [`EVENTS_MAX`] at a time; does not wait.
     pub fn look(&mut self) -> io::Result<&[usize]> {
+        self.look_for(0)
+    }
+
+    /// The same, asleep until there is one, for so long at most.
+    pub fn look_for(&mut self, wait_ns: u64) -> io::Result<&[usize]> {
         if let Some(epoll) = &self.epoll {
-            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            let wait = Timespec { tv_sec: (wait_ns / 1_000_000_000) as i64, tv_nsec: (wait_ns % 1_000_000_000) as i64 };
             self.events.clear();
-            match epoll::wait(epoll, rustix::buffer::spare_capacity(&mut self.events), Some(&now)) {
+            match epoll::wait(epoll, rustix::buffer::spare_capacity(&mut self.events), Some(&wait)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => (),
                 Err(error) => return Err(error.into()),
             }

@@ -24,12 +24,17 @@ const LAST_ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Consumers get so long after the last acknowledgement.
 const LAST_RECORD_MAX: Duration = Duration::from_secs(10);
 
+/// A parked client looks at its deadlines so often at least.
+const SLEEP_MAX_NS: u64 = 1_000_000;
+
 pub struct Parts {
     pub clock: Clock,
     pub load: Load,
     pub tail: Option<Tail>,
     pub catch_up: Vec<CatchUp>,
     pub connections: Option<Connections>,
+    /// Sleeps instead of spinning.
+    pub parks: bool,
 }
 
 impl Parts {
@@ -38,7 +43,8 @@ impl Parts {
         let tail_connections: Vec<_> = self.tail.iter().flat_map(Tail::connections).collect();
         let producers = self.load.connections().len();
         let connections: Vec<_> = self.load.connections().chain(tail_connections).collect();
-        let mut readiness = Readiness::of(connections.into_iter()).map_err(Failure::machine("epoll"))?;
+        let readiness = if self.parks { Readiness::waiting_for(connections.into_iter()) } else { Readiness::of(connections.into_iter()) };
+        let mut readiness = readiness.map_err(Failure::machine("epoll"))?;
         if let Some(tail) = &mut self.tail {
             (0..tail.count()).try_for_each(|place| tail.receive(place))?;
         }
@@ -48,7 +54,7 @@ impl Parts {
         let mut window_begun = false;
         loop {
             self.load.send_due()?;
-            for place in readiness.look().map_err(Failure::machine("epoll"))? {
+            for place in readiness.look_for(self.sleep_ns()).map_err(Failure::machine("epoll"))? {
                 match place.checked_sub(producers) {
                     None => self.load.receive(*place)?,
                     Some(place) => self.tail.as_mut().expect("only it has further places").receive(place)?,
@@ -87,6 +93,15 @@ impl Parts {
                 return Ok(());
             }
         }
+    }
+
+    /// Not at all, unless the workload parks its client.
+    fn sleep_ns(&self) -> u64 {
+        if !self.parks {
+            return 0;
+        }
+        let now_ns = self.clock.now_ns();
+        self.load.next_due_ns().map_or(SLEEP_MAX_NS, |due_ns| due_ns.saturating_sub(now_ns).min(SLEEP_MAX_NS))
     }
 
     /// What only some scenarios have to tell.

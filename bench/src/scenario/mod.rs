@@ -118,6 +118,7 @@ fn produce(mut setup: Setup<'_>, mut admin: Admin, target: &Target) -> Result<Ou
         tail: None,
         catch_up: Vec::new(),
         connections,
+        parks: workload.parks,
     };
     if matches!(workload.scenario, Scenario::E2e | Scenario::Mixed) && workload.subscriptions > 0 {
         let producers = setup.first_producer + workload.producers;
@@ -212,7 +213,7 @@ fn preload(setup: &Setup<'_>) -> Result<Ledger, Failure> {
     let setup = Setup { workload: &workload, payload: setup.payload.clone(), counters: Counters::new(), topic: setup.topic, ..*setup };
     let window = Window { start_ns: 0, end_ns: 1 };
     let load = Load::connect(&setup, 0, window, Until::Records(records))?;
-    let mut parts = Parts { clock: setup.clock, load, tail: None, catch_up: Vec::new(), connections: None };
+    let mut parts = Parts { clock: setup.clock, load, tail: None, catch_up: Vec::new(), connections: None, parks: false };
     parts.run(0, window)?;
     match parts.load.refused() {
         Some(failure) => Err(failure),
