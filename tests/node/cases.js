@@ -400,10 +400,17 @@ exports.exactly_once_copy = async (kafka, topic) => {
           }
           const taken = batch.messages.slice(0, 25);
           const transaction = await producer.transaction();
-          await transaction.send({ topic: copy, messages: taken.map(({ key, value }) => ({ key, value })) });
-          const offset = `${BigInt(taken[taken.length - 1].offset) + 1n}`;
-          await transaction.sendOffsets({ consumerGroupId: groupId, topics: [{ topic, partitions: [{ partition: 0, offset }] }] });
-          if (given_up) {
+          let early = false;
+          try {
+            await transaction.send({ topic: copy, messages: taken.map(({ key, value }) => ({ key, value })) });
+            const offset = `${BigInt(taken[taken.length - 1].offset) + 1n}`;
+            await transaction.sendOffsets({ consumerGroupId: groupId, topics: [{ topic, partitions: [{ partition: 0, offset }] }] });
+          } catch (error) {
+            // A broker that has only just begun does not know its newest partitions everywhere.
+            assert.ok(error.retriable, error);
+            early = true;
+          }
+          if (given_up || early) {
             await transaction.abort();
           } else {
             await transaction.commit();

@@ -346,14 +346,15 @@ def exactly_once_copy(client, topic, expected):
         with client.transactional(topic + "-id") as producer:
             reader = client.subscriber(group, source)
             try:
+                # A broker that has only just begun asks for patience.
+                until("the group's coordinator", lambda: client.lag(group, source, 2) is not None)
                 got = []
                 until("records or the end", lambda: got.extend(reader.poll(0.2)) or got or client.lag(group, source, 2) == 0)
                 if not got:
                     break
                 producer.begin()
-                producer.produce(copy, got, 0)
-                producer.send_positions(reader)
-                if attempt % 2 == 0:
+                is_sent = producer.send_with_positions(copy, got, reader)
+                if attempt % 2 == 0 or not is_sent:
                     producer.abort()
                 else:
                     producer.commit()

@@ -94,6 +94,15 @@ class Client:
         return Transactional(self.bootstrap, transactional_id)
 
     def lag(self, group, topic, partitions):
+        """None while the group's coordinator loads."""
+        try:
+            return self.lag_now(group, topic, partitions)
+        except KafkaException as exception:
+            if exception.args[0].retriable() or exception.args[0].code() == KafkaError.COORDINATOR_LOAD_IN_PROGRESS:
+                return None
+            raise
+
+    def lag_now(self, group, topic, partitions):
         return sum(self.offsets(topic, partition)[1] - max(self.committed(group, topic, partition), 0) for partition in range(partitions))
 
     def consume(self, topic, partition, count, start=0, isolation="read_committed"):
@@ -163,6 +172,17 @@ class Transactional:
         consumer = subscriber.consumer
         places = [place for place in consumer.position(consumer.assignment()) if place.offset >= 0]
         self.producer.send_offsets_to_transaction(places, consumer.consumer_group_metadata(), SECONDS)
+
+    def send_with_positions(self, topic, records, subscriber):
+        """False where the broker asks to begin again, as one does that has only just started."""
+        try:
+            self.produce(topic, records, 0)
+            self.send_positions(subscriber)
+            return True
+        except KafkaException as exception:
+            if exception.args[0].txn_requires_abort() or exception.args[0].retriable():
+                return False
+            raise
 
     def commit(self):
         self.producer.commit_transaction(SECONDS)
