@@ -346,9 +346,9 @@ def exactly_once_copy(client, topic, expected):
         with client.transactional(topic + "-id") as producer:
             reader = client.subscriber(group, source)
             try:
-                # A broker that has only just begun asks for patience.
-                until("the group's coordinator", lambda: client.lag(group, source, 2) is not None)
                 got = []
+                # Once there is an assignment, the group's coordinator can be asked for positions.
+                until("an assignment", lambda: got.extend(reader.poll(0.2)) or reader.assignment())
                 until("records or the end", lambda: got.extend(reader.poll(0.2)) or got or client.lag(group, source, 2) == 0)
                 if not got:
                     break

@@ -94,15 +94,6 @@ class Client:
         return Transactional(self.bootstrap, transactional_id)
 
     def lag(self, group, topic, partitions):
-        """None while the group's coordinator loads."""
-        try:
-            return self.lag_now(group, topic, partitions)
-        except KafkaException as exception:
-            if exception.args[0].retriable() or exception.args[0].code() == KafkaError.COORDINATOR_LOAD_IN_PROGRESS:
-                return None
-            raise
-
-    def lag_now(self, group, topic, partitions):
         return sum(self.offsets(topic, partition)[1] - max(self.committed(group, topic, partition), 0) for partition in range(partitions))
 
     def consume(self, topic, partition, count, start=0, isolation="read_committed"):
