@@ -381,7 +381,7 @@ impl ShardPlan {
             },
             direct: self.start.direct,
             files_are_whole: self.start.files_are_whole,
-            cleaner: cleaner_options(config, self.shards),
+            cleaner: CleanerOptions::new(config, self.shards),
             ..PartitionsOptions::default()
         };
         let partitions = Partitions::new(journal, placement, options);
@@ -408,17 +408,6 @@ impl ShardPlan {
         shard.set_client_handler(Box::new(Rc::clone(&net)));
         rt::spawn_background(Rc::clone(&net).reap()).detach();
         Built { shard }
-    }
-}
-
-/// What compaction may use on each of `shards`.
-fn cleaner_options(config: &Config, shards: u16) -> CleanerOptions {
-    CleanerOptions {
-        is_enabled: config.log_cleaner_enable() && config.log_cleaner_threads() > 0,
-        backoff: Duration::from_millis(config.log_cleaner_backoff_ms() as u64),
-        map_bytes: (config.log_cleaner_dedupe_buffer_size().max(0) as usize) / usize::from(shards),
-        map_load_factor: config.log_cleaner_io_buffer_load_factor(),
-        io_bytes_per_second: config.log_cleaner_io_max_bytes_per_second() / f64::from(shards),
     }
 }
 

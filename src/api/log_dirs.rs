@@ -1,6 +1,7 @@
 //! DescribeLogDirs: how much of each data directory every partition takes.
 
 use hashbrown::HashMap;
+use uuid::Uuid;
 
 use super::RequestContext;
 use crate::cluster::{METADATA_PARTITION, TopicIdPartition};
@@ -29,27 +30,32 @@ pub async fn describe_log_dirs(context: &RequestContext, request: DescribeLogDir
         let Reply::Sizes(found) = call.await else { unreachable!("sizes are answered by sizes") };
         sizes.extend(found);
     }
-    let directory = context.shard.directories()[0].path.clone();
-    let space = rt::file::space(directory).await;
-    let (total_bytes, usable_bytes) = space.map_or((-1, -1), |space| (space.total_bytes as i64, space.usable_bytes as i64));
-    let result = DescribeLogDirsResult {
-        error_code: ErrorCode::None.code(),
-        log_dir: Str::from(context.shard.directories()[0].path.display().to_string()),
-        topics: by_topic(context, sizes),
-        total_bytes,
-        usable_bytes,
-        ..Default::default()
-    };
-    DescribeLogDirsResponse { results: vec![result], ..Default::default() }
+    let mut results = Vec::new();
+    for directory in context.shard.directories() {
+        let space = rt::file::space(directory.path.clone()).await;
+        let (total_bytes, usable_bytes) = space.map_or((-1, -1), |space| (space.total_bytes as i64, space.usable_bytes as i64));
+        results.push(DescribeLogDirsResult {
+            error_code: ErrorCode::None.code(),
+            log_dir: Str::from(directory.path.display().to_string()),
+            topics: by_topic(context, sizes.iter().filter(|(_, id, _)| *id == directory.id)),
+            total_bytes,
+            usable_bytes,
+            ..Default::default()
+        });
+    }
+    DescribeLogDirsResponse { results, ..Default::default() }
 }
 
-fn by_topic(context: &RequestContext, sizes: Vec<(TopicIdPartition, i64)>) -> Vec<DescribeLogDirsTopic> {
+fn by_topic<'sizes>(
+    context: &RequestContext,
+    sizes: impl Iterator<Item = &'sizes (TopicIdPartition, Uuid, i64)>,
+) -> Vec<DescribeLogDirsTopic> {
     let image = context.shard.image();
     let mut topics: HashMap<Str, Vec<DescribeLogDirsPartition>> = HashMap::new();
-    for (key, size_bytes) in sizes {
+    for (key, _, size_bytes) in sizes {
         let Some(topic) = image.topic_by_id(&key.topic_id) else { continue };
-        debug_assert!(key != METADATA_PARTITION, "the metadata log is not a topic");
-        let partition = DescribeLogDirsPartition { partition_index: key.partition, partition_size: size_bytes, ..Default::default() };
+        debug_assert!(*key != METADATA_PARTITION, "the metadata log is not a topic");
+        let partition = DescribeLogDirsPartition { partition_index: key.partition, partition_size: *size_bytes, ..Default::default() };
         topics.entry(Str::from(&*topic.name)).or_default().push(partition);
     }
     let mut topics: Vec<DescribeLogDirsTopic> =

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Partition;
 use super::cleaning::CleaningError;
 use super::partitions::Partitions;
+use crate::config::Config;
 use crate::log::compaction::{Choice, CompactionView};
 use crate::rt;
 
@@ -26,6 +27,19 @@ pub struct CleanerOptions {
     pub map_load_factor: f64,
     /// This shard's part of `log.cleaner.io.max.bytes.per.second`.
     pub io_bytes_per_second: f64,
+}
+
+impl CleanerOptions {
+    /// By the broker's settings, on each of `shards`.
+    pub fn new(config: &Config, shards: u16) -> Self {
+        Self {
+            is_enabled: config.log_cleaner_enable() && config.log_cleaner_threads() > 0,
+            backoff: Duration::from_millis(config.log_cleaner_backoff_ms() as u64),
+            map_bytes: (config.log_cleaner_dedupe_buffer_size().max(0) as usize) / usize::from(shards),
+            map_load_factor: config.log_cleaner_io_buffer_load_factor(),
+            io_bytes_per_second: config.log_cleaner_io_max_bytes_per_second() / f64::from(shards),
+        }
+    }
 }
 
 impl Default for CleanerOptions {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use super::append::Append;
 use crate::cluster::{Image, TopicIdPartition};
@@ -102,8 +103,8 @@ pub enum Reply {
     Deleted(Vec<Result<i64, ErrorCode>>),
     /// One for each item, in order.
     Producers(Vec<Result<Vec<ProducerAnswer>, ErrorCode>>),
-    /// Size in bytes of each partition found.
-    Sizes(Vec<(TopicIdPartition, i64)>),
+    /// Each partition found, the data directory that it lies in, and its size in bytes.
+    Sizes(Vec<(TopicIdPartition, Uuid, i64)>),
     /// One for each item, in order.
     Guards(Vec<Guarding>),
     /// One for each partition, in order.

@@ -8,7 +8,8 @@ use super::message::{PublishStep, Request};
 use super::{Call, Shard};
 use crate::cluster::{Image, METADATA_PARTITION, PartitionImage, TopicIdPartition, TopicImage};
 use crate::config::TopicSettings;
-use crate::partition::NewPartition;
+use crate::disk::directories::DataDirectory;
+use crate::partition::{CleanerOptions, NewPartition};
 use crate::rt::{self, ShardId};
 
 /// Partitions that are made at once: each mostly waits for helper threads and their disk.
@@ -77,14 +78,32 @@ impl Shard {
 
     fn new_partition(&self, id: TopicIdPartition, topic: &TopicImage, image: &PartitionImage) -> NewPartition {
         let assigned = self.directories.iter().find(|directory| image.directories.contains(&directory.id));
-        let directory = assigned.unwrap_or(&self.directories[0]);
+        let directory = assigned.unwrap_or_else(|| self.emptiest_directory(&id));
         NewPartition { id, topic: Arc::clone(&topic.name), data_directory: directory.path.clone(), directory_id: directory.id }
+    }
+
+    /// Where the metadata leaves the choice to the broker: the directory with the fewest partitions of this shard. Of equal ones each partition of a topic begins with another, as
+    /// several are made at once.
+    fn emptiest_directory(&self, id: &TopicIdPartition) -> &DataDirectory {
+        if let [only] = &self.directories[..] {
+            return only;
+        }
+        let mut counts = vec![0usize; self.directories.len()];
+        for partition in self.partitions.all() {
+            if let Some(index) = self.directories.iter().position(|directory| directory.id == partition.home().directory_id) {
+                counts[index] += 1;
+            }
+        }
+        let first = id.partition as usize % counts.len();
+        let chosen = (0..counts.len()).map(|step| (first + step) % counts.len()).min_by_key(|index| counts[*index]);
+        &self.directories[chosen.expect("a broker has a data directory")]
     }
 
     async fn adopt(&self, image: Arc<Image>) {
         let former = self.image.replace(Arc::clone(&image));
         self.topic_settings.borrow_mut().clear();
         if self.follow_settings(&image) {
+            self.partitions.set_cleaner(CleanerOptions::new(&self.config(), self.shards));
             self.apply_settings(&image, |_| true);
         } else {
             self.apply_settings(&image, |topic| former.topic_overrides(&topic.name).ne(image.topic_overrides(&topic.name)));

@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use uuid::Uuid;
+
 use super::Shard;
 use super::message::{EpochEndItem, OffsetAnswer, OffsetItem, ProducerAnswer, ReadItem, ReadResult, Reply, Request, WatchItem};
 use crate::cluster::{METADATA_PARTITION, TopicIdPartition};
@@ -154,13 +156,13 @@ impl Shard {
         Ok(partition.producers().into_iter().map(answer).collect())
     }
 
-    fn sizes(&self, only: Option<Vec<TopicIdPartition>>) -> Vec<(TopicIdPartition, i64)> {
+    fn sizes(&self, only: Option<Vec<TopicIdPartition>>) -> Vec<(TopicIdPartition, Uuid, i64)> {
         let partitions = match only {
             Some(keys) => keys.iter().filter_map(|key| self.partitions.get(key)).collect(),
             None => self.partitions.all(),
         };
         let topics = partitions.iter().filter(|partition| partition.id() != METADATA_PARTITION);
-        topics.map(|partition| (partition.id(), partition.size_bytes() as i64)).collect()
+        topics.map(|partition| (partition.id(), partition.home().directory_id, partition.size_bytes() as i64)).collect()
     }
 
     fn led(&self, key: &TopicIdPartition) -> Result<Rc<Partition>, Refusal> {

@@ -2,6 +2,7 @@
 
 mod crash;
 mod crossing;
+mod directories;
 mod files;
 mod groups;
 mod hostile;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     trials.extend(own_broker_trials("crossing", crossing::CASES));
     trials.extend(own_broker_trials("transactions", transactions::CASES));
     trials.extend(own_broker_trials("groups", groups::CASES));
+    trials.extend(own_broker_trials("directories", directories::CASES));
     trials.extend(own_broker_trials("hostile", hostile::CASES));
     harness::suite::main_one_by_one(trials)
 }

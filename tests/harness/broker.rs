@@ -54,6 +54,8 @@ pub struct BrokerOptions {
     pub features_left_out: Vec<String>,
     /// Corelane with its own witness of durability, instead of the binary under test.
     pub is_traced: bool,
+    /// Data directories beside the first: its path with -1, -2 and so on behind it.
+    pub more_directories: usize,
 }
 
 impl Default for BrokerOptions {
@@ -65,6 +67,7 @@ impl Default for BrokerOptions {
             environment: Vec::new(),
             features_left_out: Vec::new(),
             is_traced: false,
+            more_directories: 0,
         }
     }
 }
@@ -242,6 +245,12 @@ impl Broker {
         });
     }
 
+    /// All data directories, as `log.dirs` has them.
+    fn data_directories(&self) -> String {
+        let more = (1..=self.options.more_directories).map(|number| format!(",{}-{number}", self.data.display()));
+        std::iter::once(self.data.display().to_string()).chain(more).collect()
+    }
+
     fn settings(&self) -> Vec<(String, String)> {
         let mut settings: Vec<(String, String)> = COMMON_SETTINGS.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         for (key, value) in &self.options.settings {
@@ -253,7 +262,7 @@ impl Broker {
 
     fn corelane_command(&self) -> Command {
         let mut command = Command::new(if self.options.is_traced { places::traced_binary() } else { places::corelane_binary() });
-        command.arg("--data-dir").arg(&self.data);
+        command.arg("--data-dir").arg(self.data_directories());
         let listeners = ("listeners".to_string(), format!("PLAINTEXT://{}", self.address));
         for (key, value) in self.settings().into_iter().chain([listeners]) {
             command.arg("--set").arg(format!("{key}={value}"));
@@ -286,7 +295,7 @@ impl Broker {
             format!("controller.quorum.voters=1@127.0.0.1:{}", self.controller_port),
             format!("listeners=PLAINTEXT://{},CONTROLLER://127.0.0.1:{}", self.address, self.controller_port),
             "controller.listener.names=CONTROLLER".to_string(),
-            format!("log.dirs={}", self.data.display()),
+            format!("log.dirs={}", self.data_directories()),
         ];
         lines.extend(self.settings().iter().map(|(key, value)| format!("{key}={value}")));
         lines.join("\n") + "\n"
