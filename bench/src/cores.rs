@@ -3,6 +3,8 @@
 use std::sync::OnceLock;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use thread_priority::ThreadPriority;
+use thread_priority::unix::{RealtimeThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id};
 
 use crate::failure::Failure;
 
@@ -61,9 +63,8 @@ fn busiest(interrupts: &str) -> Option<usize> {
 
 /// Puts the calling thread before all ordinary ones, so that it runs as soon as its time has come whatever the load; false where that is not allowed.
 pub fn run_first() -> bool {
-    let parameters = libc::sched_param { sched_priority: 1 };
-    // SAFETY: the call reads the structure, which lives until it returns, and changes only how the calling thread is scheduled.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) == 0 }
+    let fifo = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
+    set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, fifo).is_ok()
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use crate::device::Device;
 use crate::files;
 use crate::machine::{self, Punts};
 use crate::pace::Pace;
-use crate::ring::{Completion, Held, Ring};
 use crate::tally::{Tally, heading, row, size};
+use corelane::rt::bare_ring::{Completion, Held, Ring};
 
 pub struct Plan {
     pub directory: PathBuf,

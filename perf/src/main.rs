@@ -21,7 +21,6 @@ mod mixed;
 mod net;
 mod pace;
 mod quiet;
-mod ring;
 mod runtime;
 mod tally;
 mod trace;

@@ -9,6 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+pub mod bare_ring;
 mod blocking;
 pub mod buffer;
 mod cores;

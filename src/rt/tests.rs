@@ -507,7 +507,7 @@ fn child_process(test: &str) -> Child {
 }
 
 #[test]
-#[ignore = "a process of its own, started by a_panic_ends_the_process"]
+#[ignore = "runs in every run, as a process of its own that a_panic_ends_the_process starts, because the panic aborts it"]
 fn child_with_a_panicking_shard() {
     let shards = start(&two_cores(), |shard| async move {
         if shard == ShardId(1) {
@@ -531,7 +531,7 @@ fn a_panic_ends_the_process() {
 }
 
 #[test]
-#[ignore = "a process of its own, started by a_stopped_process_goes_on"]
+#[ignore = "runs in every run, as a process of its own that a_stopped_process_goes_on starts, because it is stopped by a signal"]
 fn child_under_load() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("load");
@@ -598,7 +598,7 @@ fn a_stopped_process_goes_on() {
 }
 
 #[test]
-#[ignore = "a process of its own, started by signals_are_heard"]
+#[ignore = "runs in every run, as a process of its own that signals_are_heard starts, because it is sent signals"]
 fn child_waiting_for_a_signal() {
     let termination = signal::Termination::listen().unwrap();
     println!("ready");

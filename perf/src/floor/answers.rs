@@ -20,7 +20,7 @@ use corelane_wire::{ApiKey, Chunk, Decoder, ErrorCode, Message, Records, Str, en
 
 use super::storage::Storage;
 use super::topics::{Batch, Topics};
-use crate::ring::Ring;
+use corelane::rt::bare_ring::Ring;
 
 const NODE_ID: i32 = 1;
 /// Bytes of a batch before its records.

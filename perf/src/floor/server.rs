@@ -13,7 +13,7 @@ use slab::Slab;
 use super::answers::{Outcome, Request, State};
 use super::storage::Storage;
 use super::topics::Topics;
-use crate::ring::{Completion, Held, Ring, accepted};
+use corelane::rt::bare_ring::{Completion, Held, Ring, accepted};
 
 /// Tokens of the ring: what an operation is, and for which connection or group.
 const ACCEPT: u64 = u64::MAX;

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use corelane::rt::buffer::AlignedBuffer;
 
 use crate::files;
-use crate::ring::Ring;
+use corelane::rt::bare_ring::Ring;
 
 const BLOCK_BYTES: u64 = 4096;
 /// As in the broker: `perf/results/2026-11-21-journal.md`.
@@ -325,7 +325,7 @@ mod tests {
         let mut completions = Vec::new();
         ring.sleep(None, &mut completions);
         for completion in completions {
-            let crate::ring::Held::Disk(_, buffer) = completion.held else { unreachable!("only writes are under way") };
+            let corelane::rt::bare_ring::Held::Disk(_, buffer) = completion.held else { unreachable!("only writes are under way") };
             storage.written(completion.token, completion.result, buffer);
         }
     }

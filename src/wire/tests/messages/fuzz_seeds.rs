@@ -9,10 +9,11 @@ use corelane_wire::{ApiKey, Chunk, Encoder, Message, Str, messages::RequestHeade
 
 use crate::values::{all_messages, first_seed, random_message};
 
+/// Without a folder that wants them the seeds go into one that is thrown away: that all of them can be made is a test of its own.
 #[test]
-#[ignore = "writes files"]
 fn write_fuzz_seeds() {
-    let directory = std::env::var_os("CORELANE_FUZZ_SEEDS").map(PathBuf::from).expect("CORELANE_FUZZ_SEEDS names the folder");
+    let thrown_away = std::env::temp_dir().join(format!("corelane-fuzz-seeds-{}", std::process::id()));
+    let directory = std::env::var_os("CORELANE_FUZZ_SEEDS").map_or(thrown_away.clone(), PathBuf::from);
     for (entry, schema) in all_messages() {
         for version in entry.versions.0..=entry.versions.1 {
             let body = random_message(&schema, version, first_seed());
@@ -31,6 +32,12 @@ fn write_fuzz_seeds() {
         let batch = batch(compression);
         write(&directory, "batch", &format!("whole-{}", compression.name()), &[&[5], &batch[..], &batch[..]].concat());
         write(&directory, "batch", &format!("records-{}", compression.name()), &[&[mode as u8, 3], &batch[HEADER_BYTES..]].concat());
+    }
+    for target in ["request", "frame", "batch"] {
+        assert!(fs::read_dir(directory.join(target)).unwrap().next().is_some(), "{target} has nothing to begin with");
+    }
+    if thrown_away.exists() {
+        fs::remove_dir_all(thrown_away).unwrap();
     }
 }
 

@@ -1,4 +1,5 @@
-//! A bare io_uring for `floor` and the probes: one thread, no executor, nothing that the broker has beside it. The only module of this crate with `unsafe`.
+//! A bare io_uring, blocking and without an executor, for what measures the machine beside the broker: `corelane-perf floor` and its probes. The broker does not use it; it lives here because
+//! this room is the only one with `unsafe`.
 //!
 //! What an operation touches (descriptor, memory) goes into a slot of the ring and comes back with the completion, so nothing is freed under the kernel's hands.
 
@@ -10,10 +11,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use corelane::rt::buffer::AlignedBuffer;
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, opcode, squeue};
 use slab::Slab;
+
+use super::buffer::AlignedBuffer;
 
 const SUBMISSION_ENTRIES: u32 = 256;
 const COMPLETION_ENTRIES: u32 = 4096;
@@ -37,7 +39,6 @@ struct Slot {
 }
 
 /// What the kernel may touch while an operation is under way; it comes back with the completion.
-#[expect(dead_code, reason = "descriptors are only held, never read")]
 pub enum Held {
     Listener(Rc<TcpListener>),
     Socket(Rc<TcpStream>),
@@ -197,7 +198,7 @@ mod tests {
     /// A durable write and a read of it come back with their buffers, whoever asks in which order.
     #[test]
     fn what_was_written_is_read() {
-        let path = std::env::temp_dir().join(format!("corelane-perf-ring-{}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("corelane-bare-ring-{}", std::process::id()));
         let file = Rc::new(File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap());
         let mut ring = Ring::new().unwrap();
         let mut buffer = AlignedBuffer::with_capacity(4096);
