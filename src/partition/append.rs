@@ -9,6 +9,7 @@ use super::Partition;
 use super::durability::{Counts, GroupSequence};
 use crate::disk::journal::{EntryHeader, JournalError, Written};
 use crate::disk::tail::TailBatch;
+use crate::disk::trace;
 use crate::log::transaction_index::AbortedTransaction;
 use crate::log::{Admission, AppendError, Appended, Origin, Placed, ValidatedBatch, VerificationGuard};
 use crate::rt;
@@ -68,6 +69,7 @@ impl Partition {
         let leader_epoch = if origin == Origin::Replication { batch.info.leader_epoch } else { self.leadership.get().epoch };
         let counts = self.counts();
         let written = self.write(batch, &placed, leader_epoch, counts)?;
+        trace::promised(self.id, placed.base_offset, placed.last_offset, counts.promise());
         let appended = self.log.borrow_mut().append(batch, &placed, leader_epoch, now_ms);
         self.is_changed.set(true);
         self.remember(&appended, &written);

@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::{Appending, Partition};
 use crate::cluster::{METADATA_TOPIC, is_internal_topic};
 use crate::config::TopicSettings;
+use crate::disk::trace::Promise;
 use crate::log::AppendError;
 use crate::rt;
 use crate::rt::stages::Stages;
@@ -40,6 +41,17 @@ pub enum Counts {
     Written,
     /// At once.
     InMemory,
+}
+
+impl Counts {
+    /// What an acknowledgement says of such records.
+    pub(super) fn promise(self) -> Promise {
+        match self {
+            Counts::Durable => Promise::Durable,
+            Counts::Written => Promise::Written,
+            Counts::InMemory => Promise::InMemory,
+        }
+    }
 }
 
 /// A topic's class of durability, by its settings.

@@ -28,6 +28,7 @@ pub const CASES: &[OwnBrokerCase] = own_broker_cases![
     a_loss_is_noticed,
     no_answer_tells_of_what_is_not_on_stable_storage,
     the_witness_speaks_up_when_the_flag_is_taken_away,
+    the_witness_judges_weaker_classes_by_what_they_promise,
 ];
 
 const TOPIC: &str = "crash";
@@ -63,10 +64,7 @@ fn written_records_survive_the_process() {
     for number in 0..100 {
         connection.append(topic, number % 2, vec![record("k", number.to_string())]);
     }
-    let config = AlterableConfig { name: Str::from("flush.messages"), value: Some(Str::from("1")), ..Default::default() };
-    let resource = AlterConfigsResource { resource_type: 2, resource_name: Str::from(topic), configs: vec![config], ..Default::default() };
-    let altered = connection.call(1, &IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() });
-    assert_eq!(altered.responses[0].error_code, 0);
+    alter_topic(&mut connection, topic, "flush.messages", "1");
     connection.append(topic, 0, vec![record("k", "durable")]);
     broker.kill();
     broker.restart();
@@ -95,7 +93,49 @@ fn the_witness_speaks_up_when_the_flag_is_taken_away() {
     assert!(log.contains("no completed durable write covers them"), "the last words were others:\n{log}");
 }
 
-/// The test above finds what is lost: here the end of the journal is wiped between kill and restart.
+/// Topics of all three classes beside each other, one of which changes its class, under the witness: nobody is accused who keeps his promise. With the flag taken away the weaker
+/// classes still keep theirs, and the strong one does not.
+fn the_witness_judges_weaker_classes_by_what_they_promise() {
+    let written = ("crash-written", [("flush.messages", "1000000")]);
+    let in_memory = ("crash-in-memory", [("write.caching", "true")]);
+    for plant in ["", "no-flush"] {
+        let mut broker = Broker::start(durable(BrokerOptions::default()).traced().environment("CORELANE_PLANT", plant));
+        let mut connection = Connection::to(&broker);
+        for (topic, settings) in [&written, &in_memory] {
+            connection.create_topic_with(topic, 2, settings);
+        }
+        connection.create_topic(TOPIC, 1);
+        for number in 0..50 {
+            connection.append(written.0, number % 2, vec![record("k", number.to_string())]);
+            connection.append(in_memory.0, number % 2, vec![record("k", number.to_string())]);
+            if plant.is_empty() {
+                connection.append(TOPIC, 0, vec![record("k", number.to_string())]);
+            }
+        }
+        if !plant.is_empty() {
+            let records = Batch::of(vec![record("key", "never flushed")]).encode();
+            assert!(connection.try_call(9, &produce_request(TOPIC, 0, -1, records)).is_err(), "the record was acknowledged");
+            assert!(!broker.wait_for_end(Duration::from_secs(30)).success());
+            continue;
+        }
+        alter_topic(&mut connection, written.0, "flush.messages", "1");
+        alter_topic(&mut connection, in_memory.0, "write.caching", "false");
+        for number in 0..20 {
+            connection.append(written.0, number % 2, vec![record("k", "durable now")]);
+            connection.append(in_memory.0, number % 2, vec![record("k", "durable now")]);
+        }
+        assert!(broker.terminate(Duration::from_secs(60)).success());
+    }
+}
+
+fn alter_topic(connection: &mut Connection, topic: &str, key: &str, value: &str) {
+    let config = AlterableConfig { name: Str::from(key), value: Some(Str::from(value)), ..Default::default() };
+    let resource = AlterConfigsResource { resource_type: 2, resource_name: Str::from(topic), configs: vec![config], ..Default::default() };
+    let altered = connection.call(1, &IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() });
+    assert_eq!(altered.responses[0].error_code, 0);
+}
+
+/// The first test finds what is lost: here the end of the journal is wiped between kill and restart.
 fn a_loss_is_noticed() {
     let mut broker = Broker::start(durable(BrokerOptions::default()));
     let mut writers = writers(&broker);

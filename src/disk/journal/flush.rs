@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use super::{GroupSequence, Journal, JournalError};
+use crate::disk::trace;
 use crate::rt::file::Result;
 
 /// The order of what is written and not durable.
@@ -128,6 +129,7 @@ impl Journal {
         if let Err(error) = result {
             return self.fail(JournalError::Failed { path: self.path().into(), cause: error.to_string() });
         }
+        trace::flushed(self.journal_id, target);
         let durable = {
             let mut state = self.state.borrow_mut();
             if state.failure.is_some() {
