@@ -144,6 +144,14 @@ impl CompactedSegment {
     }
 }
 
+/// Takes back what `finish` has left when it failed.
+pub fn discard_unfinished_blocking(directory: &Path, base_offset: i64) {
+    for kind in KINDS {
+        let _ = remove_blocking(with_suffix(directory, kind, base_offset, CLEANED_SUFFIX));
+    }
+    discard_swap_blocking(directory, base_offset);
+}
+
 /// Takes `.swap` files back that will not be swapped in.
 pub fn discard_swap_blocking(directory: &Path, base_offset: i64) {
     for kind in KINDS {

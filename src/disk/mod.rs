@@ -10,6 +10,7 @@ pub mod placement;
 pub mod reader;
 pub mod recovery;
 pub mod segment_files;
+pub mod slow;
 pub mod tail;
 pub mod trace;
 

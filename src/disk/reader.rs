@@ -16,6 +16,7 @@ use hashbrown::HashMap;
 use crate::cluster::TopicIdPartition;
 use crate::disk::journal::group::{round_down_to_block, round_up_to_block};
 use crate::disk::segment_files::{SegmentFileKey, SegmentFiles};
+use crate::disk::slow;
 use crate::log::batch::{BATCH_HEADER_BYTES, BatchInfo};
 use crate::log::file_names::{LogFileKind, SWAP_SUFFIX};
 use crate::log::offset_index::{OffsetEntry, OffsetIndex};
@@ -160,12 +161,14 @@ impl Reader {
         }
         if end <= segment.settled_bytes || !self.direct {
             let file = self.open(segment, false).await?;
-            return Ok(file.read_at((end - position) as usize, u64::from(position)).await?.freeze());
+            let read = file.read_at((end - position) as usize, u64::from(position));
+            return Ok(slow::timed(&file, "read from a segment", read).await?.freeze());
         }
         let file = self.open(segment, true).await?;
         let first = round_down_to_block(u64::from(position));
         let last = round_up_to_block(u64::from(end));
-        let blocks = file.read_at((last - first) as usize, first).await?.freeze();
+        let read = file.read_at((last - first) as usize, first);
+        let blocks = slow::timed(&file, "read from a segment", read).await?.freeze();
         let skip = (u64::from(position) - first) as usize;
         let available = blocks.len().min(skip + (end - position) as usize);
         Ok(blocks.slice(skip.min(available)..available))

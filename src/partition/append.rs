@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::Partition;
 use super::durability::{Counts, GroupSequence};
+use crate::cluster::METADATA_PARTITION;
 use crate::disk::journal::{EntryHeader, JournalError, Written};
 use crate::disk::tail::TailBatch;
 use crate::disk::trace;
@@ -47,9 +48,17 @@ impl From<AppendError> for TryAppendError {
 impl Partition {
     /// Appends a batch. Waits only while the journal is full, behind those who came before.
     pub async fn append(&self, batch: &ValidatedBatch, origin: Origin) -> Result<Appending, AppendError> {
-        let append = || self.try_append(batch, origin);
-        let appended = self.environment.with_room(batch.bytes.len(), append, |error| *error == TryAppendError::Full).await;
-        match appended {
+        self.append_with_room(batch, || self.try_append(batch, origin)).await
+    }
+
+    /// Calls `append` until there is room, or until it is refused: also while it waits, when the data directory has become full or has failed.
+    async fn append_with_room(
+        &self,
+        batch: &ValidatedBatch,
+        append: impl Fn() -> Result<Appending, TryAppendError>,
+    ) -> Result<Appending, AppendError> {
+        let is_full = |error: &TryAppendError| *error == TryAppendError::Full;
+        match self.environment.with_room(batch.bytes.len(), self.disk.refuses(), append, is_full).await {
             Ok(Ok(appending)) => Ok(appending),
             Ok(Err(TryAppendError::Refused(error))) => Err(error),
             Ok(Err(TryAppendError::Full)) => unreachable!("the wait ends with room"),
@@ -96,15 +105,7 @@ impl Partition {
         origin: Origin,
         guard: Option<VerificationGuard>,
     ) -> Result<Appending, AppendError> {
-        let mut tried = self.try_append_verified(batch, origin, guard);
-        while let Err(TryAppendError::Full) = tried {
-            let room = self.environment.journal.wait_for_room(batch.bytes.len()).await.map_err(|error| self.refusal(&error, batch))?;
-            tried = room.enter(|| self.try_append_verified(batch, origin, guard));
-        }
-        tried.map_err(|error| match error {
-            TryAppendError::Refused(error) => error,
-            TryAppendError::Full => unreachable!("asked again until there was room"),
-        })
+        self.append_with_room(batch, || self.try_append_verified(batch, origin, guard)).await
     }
 
     /// As `try_append`, under a guard.
@@ -167,7 +168,15 @@ impl Partition {
         let bytes = &batch.bytes;
         let payload = [&placed.base_offset.to_be_bytes()[..], &bytes[8..12], &leader_epoch.to_be_bytes()[..], &bytes[16..]];
         let journal = &self.environment.journal;
-        let written = if counts == Counts::Durable { journal.append(&header, &payload) } else { journal.append_weak(&header, &payload) };
+        let written = match counts {
+            Counts::Durable => journal.append(&header, &payload),
+            Counts::Written | Counts::InMemory => journal.append_weak(&header, &payload),
+        };
+        // The deletion of a topic begins in the metadata: it must not wait for the room that it makes.
+        let written = match written {
+            Err(JournalError::Full) if self.id == METADATA_PARTITION => journal.append_release(&header, &payload),
+            written => written,
+        };
         written.map_err(|error| match error {
             JournalError::Full => TryAppendError::Full,
             other => TryAppendError::Refused(self.refusal(&other, batch)),

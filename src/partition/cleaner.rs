@@ -14,6 +14,9 @@ use crate::config::Config;
 use crate::log::compaction::{Choice, CompactionView};
 use crate::rt;
 
+/// A round that failed is tried again after this.
+const RETRY_DELAY_MS: i64 = 60_000;
+
 /// What compaction may use on one shard.
 #[derive(Clone, Copy, Debug)]
 pub struct CleanerOptions {
@@ -84,10 +87,7 @@ impl Partitions {
             Ok(()) => true,
             Err(CleaningError::Stopped) => false,
             Err(error) => {
-                if !partition.is_deleted.get() {
-                    tracing::error!(topic = %partition.topic, partition = partition.id().partition, %error, "the log is not compacted any more until a restart");
-                }
-                partition.cleaning.is_uncleanable.set(true);
+                partition.compaction_failed(&error, now_ms);
                 true
             }
         }
@@ -106,10 +106,27 @@ impl Partitions {
 }
 
 impl Partition {
+    /// What damage keeps from being compacted stays as it is until a restart; what a disk or a full one has kept is tried again. Nothing is lost either way: segments change their places
+    /// only when the new one is whole.
+    fn compaction_failed(&self, error: &CleaningError, now_ms: i64) {
+        let again = !error.is_damage();
+        self.cleaning.not_before_ms.set(if again { now_ms.saturating_add(RETRY_DELAY_MS) } else { i64::MAX });
+        if self.is_deleted.get() {
+            return;
+        }
+        let (topic, partition) = (&self.topic, self.id().partition);
+        if again {
+            tracing::warn!(%topic, partition, %error, "a round of compaction has failed and is tried again in a minute");
+        } else {
+            tracing::error!(%topic, partition, %error, "the log is not compacted any more until a restart");
+        }
+    }
+
     /// What a round would do, if one is due.
     fn cleaning_due(&self, now_ms: i64) -> Option<Choice> {
         let rules = self.keeping.get().compaction;
-        if !rules.compacts || self.is_deleted.get() || self.failure.borrow().is_some() || self.cleaning.is_uncleanable.get() {
+        let is_held = self.is_deleted.get() || self.failure.borrow().is_some() || now_ms < self.cleaning.not_before_ms.get();
+        if !rules.compacts || is_held {
             return None;
         }
         let log = self.log.borrow();

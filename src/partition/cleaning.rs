@@ -11,8 +11,9 @@ use bytes::Bytes;
 
 use super::Partition;
 use super::cleaner::CleanerOptions;
+use super::upkeep::UpkeepError;
 use crate::disk::checkpoint::facts::encode_segment;
-use crate::disk::compacted_segment::{CompactedSegment, discard_swap_blocking, swap_segments_blocking};
+use crate::disk::compacted_segment::{CompactedSegment, discard_swap_blocking, discard_unfinished_blocking, swap_segments_blocking};
 use crate::disk::journal::{EntryHeader, JournalError};
 use crate::disk::reader::{ReadError, SegmentView};
 use crate::log::compaction::choice::groups;
@@ -35,13 +36,13 @@ const DECOMPRESSED_BYTES_MAX: usize = i32::MAX as usize;
 /// What compaction remembers of a partition.
 pub(super) struct CleaningState {
     pub cleaned_to: Cell<Option<i64>>,
-    /// A round has failed: the next would fail again.
-    pub is_uncleanable: Cell<bool>,
+    /// A round has failed: no other is tried before this time.
+    pub not_before_ms: Cell<i64>,
 }
 
 impl CleaningState {
     pub fn new(cleaned_to: Option<i64>) -> Self {
-        Self { cleaned_to: Cell::new(cleaned_to), is_uncleanable: Cell::new(false) }
+        Self { cleaned_to: Cell::new(cleaned_to), not_before_ms: Cell::new(i64::MIN) }
     }
 }
 
@@ -53,6 +54,8 @@ pub(super) enum CleaningError {
     Read(ReadError),
     File(FileError),
     Journal(JournalError),
+    /// What an earlier life has left in the directory could not be cleared away.
+    Leftovers(UpkeepError),
     /// The first batch alone has more keys than the map takes.
     MapTooSmall {
         map_bytes: usize,
@@ -71,10 +74,26 @@ impl std::fmt::Display for CleaningError {
             CleaningError::Read(error) => error.fmt(formatter),
             CleaningError::File(error) => error.fmt(formatter),
             CleaningError::Journal(error) => error.fmt(formatter),
+            CleaningError::Leftovers(error) => error.fmt(formatter),
             CleaningError::MapTooSmall { map_bytes } => {
                 write!(formatter, "{map_bytes} bytes hold fewer keys than a batch has; log.cleaner.dedupe.buffer.size says how many")
             }
             CleaningError::Damaged { base_offset, cause } => write!(formatter, "the batch at offset {base_offset} is damaged: {cause}"),
+        }
+    }
+}
+
+impl CleaningError {
+    /// Whether the log itself is the reason, so that another round would end in the same way.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            CleaningError::Damaged { .. } | CleaningError::Read(ReadError::Damaged { .. }) => true,
+            CleaningError::Stopped
+            | CleaningError::Read(ReadError::File(_))
+            | CleaningError::File(_)
+            | CleaningError::Journal(_)
+            | CleaningError::Leftovers(_)
+            | CleaningError::MapTooSmall { .. } => false,
         }
     }
 }
@@ -111,7 +130,7 @@ struct RoundReport {
 impl Partition {
     /// One round, as `choice` says.
     pub(super) async fn compact(&self, choice: &Choice, options: &CleanerOptions, now_ms: i64) -> Result<()> {
-        self.sweep_once().await.map_err(|error| CleaningError::Damaged { base_offset: 0, cause: error.to_string() })?;
+        self.sweep_once().await.map_err(CleaningError::Leftovers)?;
         let begun = Instant::now();
         let mut pace = Pace::new(options.io_bytes_per_second);
         let map = self.note_keys(choice, options, &mut pace).await?;
@@ -246,7 +265,12 @@ impl Partition {
                 return Err(error);
             }
         }
-        let book = cleaned.finish(self.modified_ms(last.base_offset).await).await?;
+        let finished = cleaned.finish(self.modified_ms(last.base_offset).await).await;
+        if finished.is_err() {
+            let (directory, base_offset) = (self.directory.to_path_buf(), group[0].base_offset);
+            rt::blocking(move || discard_unfinished_blocking(&directory, base_offset)).await;
+        }
+        let book = finished?;
         self.swap(group, book).await?;
         Ok(book)
     }

@@ -1,8 +1,8 @@
 //! The data directories that a shard's partitions lie in, as far as they matter to appends: whether there is room, and whether they work.
 //!
 //! A directory without room takes no more from clients, before a byte of it is in the journal: what the journal holds already must still find its place. Reads, deletes and retention
-//! go on, coordinators and metadata have what is left, and clients are let in again when there is room. A directory in which a write or flush has failed takes nothing more until a
-//! restart; other directories are none of its business.
+//! go on, coordinators and metadata have what is left, and clients are let in again when there is room. Those who wait for room in the ring when their directory becomes full are told
+//! at once. A directory in which a write or flush has failed takes nothing more until a restart; other directories are none of its business.
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,9 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::disk::journal::{Journal, JournalError};
+use crate::disk::slow;
 use crate::rt;
+use crate::rt::sync::Notify;
 
 /// Room that is left to coordinators, metadata, indexes and checkpoints, beside what the journal still has to place.
 const RESERVE_BYTES: u64 = 8 << 20;
@@ -22,12 +24,12 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const LOOK_INTERVAL_SCARCE: Duration = Duration::from_millis(100);
 
 /// One data directory.
-#[derive(Debug)]
 pub(super) struct Disk {
     id: Uuid,
     path: PathBuf,
     is_full: Cell<bool>,
     failure: RefCell<Option<JournalError>>,
+    refuses: Notify,
 }
 
 impl Disk {
@@ -46,13 +48,21 @@ impl Disk {
         if failure.is_none() {
             tracing::error!(path = %self.path.display(), %error, "the data directory takes no more records until a restart");
             *failure = Some(error.clone());
+            drop(failure);
+            self.refuses.notify_all();
         }
+    }
+
+    /// Rung when it stops taking records.
+    pub fn refuses(&self) -> &Notify {
+        &self.refuses
     }
 
     /// A write found no room.
     pub fn ran_full(&self) {
         if !self.is_full.replace(true) {
             tracing::error!(path = %self.path.display(), "the data directory is full: producing is refused until there is room");
+            self.refuses.notify_all();
         }
     }
 
@@ -68,7 +78,7 @@ impl Disk {
 }
 
 /// Those of a shard.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Disks {
     disks: RefCell<Vec<Rc<Disk>>>,
 }
@@ -81,7 +91,7 @@ impl Disks {
             return disk.clone();
         }
         let path = partition_directory.parent().unwrap_or(partition_directory).to_path_buf();
-        let disk = Rc::new(Disk { id, path, is_full: Cell::new(false), failure: RefCell::default() });
+        let disk = Rc::new(Disk { id, path, is_full: Cell::new(false), failure: RefCell::default(), refuses: Notify::new() });
         disks.push(disk.clone());
         disk
     }
@@ -103,12 +113,15 @@ impl Disks {
     }
 }
 
-/// The task of a shard that looks for room, as long as there are partitions.
+/// The task of a shard that looks for room, and for a journal's disk that does not answer, as long as there are partitions.
 pub(super) async fn watch(disks: Weak<Disks>, journal: Weak<Journal>) {
     loop {
         let (Some(disks), Some(journal)) = (disks.upgrade(), journal.upgrade()) else { return };
         if journal.failure().is_some() {
             return;
+        }
+        if let Some(waiting) = journal.waits_for_disk() {
+            slow::note(journal.path(), "write to the journal, still under way", waiting);
         }
         let least = disks.look(journal.used_bytes().0).await;
         drop((disks, journal));

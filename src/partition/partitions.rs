@@ -1,9 +1,12 @@
 //! All partitions of a shard: opened after a start, made, found, removed, and closed at a clean stop.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::path::PathBuf;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -20,7 +23,7 @@ use crate::config::TopicSettings;
 use crate::disk::checkpoint::{PartitionHome, PlacedEnd};
 use crate::disk::directories::{self, DirectoryError};
 use crate::disk::graveyard::{Grave, Graveyard};
-use crate::disk::journal::{EntryHeader, GroupSequence, Journal, JournalError};
+use crate::disk::journal::{EntryHeader, GroupSequence, Journal, JournalError, Room};
 use crate::disk::placement::Placement;
 use crate::disk::reader::Reader;
 use crate::disk::recovery::RecoveredPartition;
@@ -28,7 +31,7 @@ use crate::disk::tail::TailCache;
 use crate::log::file_names::partition_directory;
 use crate::rt;
 use crate::rt::Task;
-use crate::rt::sync::Budget;
+use crate::rt::sync::{Budget, Notify};
 
 /// Partitions whose files are closed at once at a clean stop: they mostly wait for helper threads.
 const CLOSE_AT_ONCE: usize = 8;
@@ -95,24 +98,30 @@ pub(super) struct Environment {
 }
 
 impl Environment {
-    /// Calls `append` until it is not refused for want of room, waiting behind those who came before. The outer error is the journal's, when it takes nothing any more.
+    /// Calls `append` until it is not refused for want of room, waiting behind those who came before. Whenever `bell` rings, who waits asks out of turn, as it may be refused for
+    /// another reason by then. The outer error is the journal's, when it takes nothing any more.
     pub async fn with_room<T, E>(
         &self,
         size_bytes: usize,
+        bell: &Notify,
         append: impl Fn() -> Result<T, E>,
         is_full: impl Fn(&E) -> bool,
     ) -> Result<Result<T, E>, JournalError> {
-        let appended = append();
-        if !appended.as_ref().is_err_and(&is_full) {
+        let ask = || Some(append()).filter(|appended| !appended.as_ref().is_err_and(&is_full));
+        if let Some(appended) = ask() {
             return Ok(appended);
         }
-        let mut room = self.journal.wait_for_room(size_bytes).await?;
+        let mut waited = wait_unless_answered(self.journal.wait_for_room(size_bytes), bell, ask).await?;
         loop {
+            let room = match waited {
+                Waited::Answer(appended) => return Ok(appended),
+                Waited::Room(room) => room,
+            };
             let appended = room.enter(&append);
             if !appended.as_ref().is_err_and(&is_full) {
                 return Ok(appended);
             }
-            room = self.journal.wait_longer(room, size_bytes).await?;
+            waited = wait_unless_answered(self.journal.wait_longer(room, size_bytes), bell, ask).await?;
         }
     }
 
@@ -134,12 +143,44 @@ impl Environment {
             if !is_wanted() {
                 return Ok(None);
             }
-            let written = self.journal.append(&header, &[payload])?;
+            let written = match self.journal.append(&header, &[payload]) {
+                Err(JournalError::Full) if header.kind.releases() => self.journal.append_release(&header, &[payload])?,
+                written => written?,
+            };
             and_then();
             Ok(Some(written.sequence))
         };
-        self.with_room(payload.len(), append, |error| *error == JournalError::Full).await?
+        self.with_room(payload.len(), &Notify::new(), append, |error| *error == JournalError::Full).await?
     }
+}
+
+/// How a wait for room has ended.
+enum Waited<T> {
+    Room(Room),
+    Answer(T),
+}
+
+/// Waits for `room`, but no longer than until `ask` has an answer when `bell` rings.
+async fn wait_unless_answered<T>(
+    room: impl Future<Output = Result<Room, JournalError>>,
+    bell: &Notify,
+    ask: impl Fn() -> Option<T>,
+) -> Result<Waited<T>, JournalError> {
+    let mut room = pin!(room);
+    let mut rung = bell.notified();
+    std::future::poll_fn(|context| {
+        if let Poll::Ready(room) = room.as_mut().poll(context) {
+            return Poll::Ready(room.map(Waited::Room));
+        }
+        while Pin::new(&mut rung).poll(context).is_ready() {
+            rung = bell.notified();
+            if let Some(answer) = ask() {
+                return Poll::Ready(Ok(Waited::Answer(answer)));
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// The partitions that a shard owns.

@@ -128,6 +128,20 @@ impl File {
         self.check_written(result, expected, position)
     }
 
+    /// As `write_at`, into a file that grows. A write that took fewer bytes than it was given does not say why, so room for all of them is asked for, which tells of a full disk as
+    /// such; where there is room, they are written once more.
+    pub async fn write_growing_at(&self, data: Bytes, position: u64, durability: Durability) -> Result<()> {
+        match self.write_at(data.clone(), position, durability).await {
+            Err(error) if matches!(error.cause, FileErrorCause::Short { .. }) => match self.allocate(position, data.len() as u64).await {
+                Ok(()) => self.write_at(data, position, durability).await,
+                Err(refused) if refused.is_no_space() => Err(refused),
+                // The filesystem cannot say.
+                Err(_) => Err(error),
+            },
+            result => result,
+        }
+    }
+
     /// Writes the pieces one behind the other at `position`, in one operation (at most 1024 pieces and 1 GiB).
     pub async fn write_vectored_at(&self, data: Vec<Bytes>, position: u64, durability: Durability) -> Result<()> {
         let expected = data.iter().map(Bytes::len).sum();

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::facts::PartitionRecord;
 use crate::disk::journal::group::BLOCK_BYTES;
 use crate::disk::journal::{GroupSequence, JournalStart};
+use crate::disk::slow;
 use crate::rt;
 use crate::rt::buffer::AlignedBuffer;
 use crate::rt::file::{Durability, File, FileError, OpenMode};
@@ -103,7 +104,7 @@ impl CheckpointWriter {
             if !self.slice.is_empty() {
                 self.write_slice().await?;
             }
-            self.file.sync_data().await?;
+            slow::timed(&self.file, "flush of a checkpoint", self.file.sync_data()).await?;
         }
         let body_crc = crc32c::crc32c_append(self.body_crc, if is_small { &self.slice } else { &[] });
         let body_bytes = self.written_bytes + if is_small { self.slice.len() as u64 } else { 0 };
@@ -114,7 +115,7 @@ impl CheckpointWriter {
             bytes.extend_from_slice(&self.slice);
             bytes.pad_to(BLOCK_BYTES);
         }
-        self.file.write_at(bytes.freeze(), 0, Durability::Dsync).await
+        self.write(bytes, 0, Durability::Dsync).await
     }
 
     async fn write_slice(&mut self) -> Result<(), FileError> {
@@ -124,9 +125,13 @@ impl CheckpointWriter {
         self.slice.drain(..length);
         self.body_crc = crc32c::crc32c_append(self.body_crc, &bytes);
         bytes.pad_to(BLOCK_BYTES);
-        self.file.write_at(bytes.freeze(), BLOCK_BYTES as u64 + self.written_bytes, Durability::None).await?;
+        self.write(bytes, BLOCK_BYTES as u64 + self.written_bytes, Durability::None).await?;
         self.written_bytes += length as u64;
         Ok(())
+    }
+
+    async fn write(&self, bytes: AlignedBuffer, position: u64, durability: Durability) -> Result<(), FileError> {
+        slow::timed(&self.file, "write of a checkpoint", self.file.write_growing_at(bytes.freeze(), position, durability)).await
     }
 }
 

@@ -56,6 +56,11 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
+    /// Whether the entry lets go of something, so that it must not wait for room which only it and its like can make.
+    pub const fn releases(self) -> bool {
+        matches!(self, Self::LogStart | Self::Deleted | Self::Roll | Self::Swapped)
+    }
+
     const fn from_number(number: u8) -> Option<Self> {
         Some(match number {
             1 => Self::Append,

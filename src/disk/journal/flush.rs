@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use super::{GroupSequence, Journal, JournalError};
-use crate::disk::trace;
+use crate::disk::{slow, trace};
 use crate::rt::file::Result;
 
 /// The order of what is written and not durable.
@@ -119,7 +119,7 @@ impl Journal {
         };
         let (Some(target), Some(journal)) = (target, self.this.upgrade()) else { return };
         crate::rt::spawn(async move {
-            let result = journal.ring_file.file.sync_data().await;
+            let result = slow::timed(&journal.ring_file.file, "flush of the journal", journal.ring_file.file.sync_data()).await;
             journal.flushed(target, result);
         })
         .detach();

@@ -19,6 +19,7 @@ pub mod group;
 pub mod replay;
 pub mod ring;
 mod times;
+mod upkeep;
 mod waiting;
 mod writer;
 
@@ -28,6 +29,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 use std::task::Waker;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -38,10 +40,7 @@ use self::group::{BLOCK_BYTES, GROUP_HEADER_BYTES, round_up_to_block};
 use self::ring::Ring;
 use self::times::GroupTimes;
 use self::waiting::{DurableQueue, RoomQueue};
-use crate::cluster::TopicIdPartition;
-use crate::disk::checkpoint::PlacedEnd;
-use crate::disk::placement::PlacementTarget;
-use crate::disk::placement::backlog::{Backlog, Change, Cut, PlacementWork};
+use crate::disk::placement::backlog::{Backlog, Change, Cut};
 use crate::disk::trace;
 use crate::rt::file::{Durability, FileError};
 use crate::rt::stages::Stages;
@@ -143,14 +142,16 @@ struct State {
 
 struct InFlight {
     sequence: GroupSequence,
+    submitted: Instant,
     is_strong: bool,
     is_complete: bool,
 }
 
-/// Who appends: clients leave the reserve to upkeep.
+/// Who appends: clients leave the reserve to the others, and what lets go of records leaves half of it to placement, without which nothing is ever freed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Appender {
     Client,
+    Release,
     Upkeep,
 }
 
@@ -283,6 +284,12 @@ impl Journal {
         (state.ring.used_bytes(), state.ring.capacity_bytes())
     }
 
+    /// How long the oldest write that has not come back has been under way.
+    pub fn waits_for_disk(&self) -> Option<Duration> {
+        let state = self.state.borrow();
+        state.in_flight.iter().find(|group| !group.is_complete).map(|group| group.submitted.elapsed())
+    }
+
     pub fn journal_id(&self) -> Uuid {
         self.journal_id
     }
@@ -299,117 +306,7 @@ impl Journal {
     }
 }
 
-/// For placement and checkpoints.
 impl Journal {
-    /// A partition that is going to append: its bytes wait for placement from `placed` on.
-    pub fn register(&self, partition: TopicIdPartition, target: Rc<dyn PlacementTarget>, directory: Rc<Path>, placed: PlacedEnd) {
-        self.state.borrow_mut().backlog.register(partition, target, directory, placed);
-    }
-
-    /// Takes an entry of placement's own, which may use the reserve.
-    pub fn append_upkeep(&self, header: &EntryHeader, payload: &[&[u8]]) -> Result<Written, JournalError> {
-        self.append_as(Appender::Upkeep, header, payload, true)
-    }
-
-    /// Bytes that placement's own entries may take at once; half of what clients leave, so that a round always finds its room.
-    pub fn upkeep_bytes_max(&self) -> u64 {
-        self.state.borrow().reserve_bytes() / 2
-    }
-
-    /// Rung when the ring has filled so far that placement should begin.
-    pub fn pressure(&self) -> Notify {
-        self.pressure.clone()
-    }
-
-    /// Whether the ring has filled so far that placement should begin.
-    pub fn is_under_pressure(&self) -> bool {
-        self.state.borrow().is_under_pressure()
-    }
-
-    /// Durable changes that wait for placement, the oldest first.
-    pub fn durable_work(&self) -> Vec<PlacementWork> {
-        let state = self.state.borrow();
-        state.backlog.durable_work(state.durable)
-    }
-
-    /// Changes that wait for placement, durable or not.
-    pub fn waiting_count(&self) -> usize {
-        self.state.borrow().backlog.waiting_count()
-    }
-
-    /// Up to and with the change of that number, a partition's changes are in its segment files and flushed.
-    pub fn strike_off(&self, partition: &TopicIdPartition, last_number: u64, placed: PlacedEnd) {
-        let (target, readable) = {
-            let mut state = self.state.borrow_mut();
-            let groups = state.backlog.strike_off(partition, last_number, placed);
-            state.count_placed(groups);
-            let Some(site) = state.backlog.get(partition) else { return };
-            (site.target.clone(), site.readable())
-        };
-        target.placed(readable);
-    }
-
-    /// What a `Swap` entry of that group asks for is done: a restart need not see it again.
-    pub fn let_go_of(&self, sequence: GroupSequence) {
-        self.state.borrow_mut().ring.count_placed(sequence);
-    }
-
-    /// A partition's files failed: it is told, and what waits for it stays in the ring.
-    pub fn fail_partition(&self, partition: &TopicIdPartition, error: &JournalError) {
-        let target = {
-            let mut state = self.state.borrow_mut();
-            let Some(site) = state.backlog.get_mut(partition) else { return };
-            site.is_failed = true;
-            site.target.clone()
-        };
-        target.failed(error);
-    }
-
-    /// Writes what waits for files that failed into the ring once more, the oldest first, as much as upkeep may take at once: so it stays for the next start, and the room in which it
-    /// was can be used by others. The checkpoint that follows knows these entries; redone, they put bytes in their places and nothing else.
-    pub fn carry_failed_forward(&self) {
-        let oldest = self.state.borrow().backlog.oldest_failed(self.upkeep_bytes_max());
-        for (partition, number, change) in oldest {
-            let Change::Write { segment_base, position, bytes, .. } = change else { return };
-            let Ok(written) = self.append_upkeep(&EntryHeader::block_prefix(partition, segment_base, position), &[&bytes]) else { return };
-            let mut state = self.state.borrow_mut();
-            state.ring.count_unplaced();
-            if let Some(before) = state.backlog.carried(&partition, number, written.sequence, written.bytes) {
-                state.ring.count_placed(before);
-            }
-        }
-    }
-
-    /// Directories and ends of the live files behind whose last byte zeros may lie.
-    pub fn padded_ends(&self) -> Vec<(Rc<Path>, PlacedEnd)> {
-        self.state.borrow().backlog.padded_ends()
-    }
-
-    /// All partitions that are registered.
-    pub fn partitions(&self) -> Vec<TopicIdPartition> {
-        self.state.borrow().backlog.partitions()
-    }
-
-    /// A partition's target, up to where its files hold the log, and the number of the next entry; none if it is gone.
-    pub fn site(&self, partition: &TopicIdPartition) -> Option<(Rc<dyn PlacementTarget>, PlacedEnd, u64)> {
-        let state = self.state.borrow();
-        let site = state.backlog.get(partition)?;
-        Some((site.target.clone(), site.placed, state.collector.next_entry()))
-    }
-
-    /// Where replay would have to begin now. A checkpoint asks before it looks at the first partition.
-    pub fn replay_start(&self) -> JournalStart {
-        let state = self.state.borrow();
-        let sequence = state.ring.oldest_unplaced();
-        JournalStart { sequence, position: state.ring.position_of(sequence) }
-    }
-
-    /// A checkpoint that begins its replay at `start` is on stable storage: the space before is free again.
-    pub fn checkpointed(&self, start: JournalStart) {
-        self.state.borrow_mut().ring.release_before(start.sequence);
-        self.grant_room();
-    }
-
     /// From now on the journal takes nothing and nothing more becomes durable. The first reason counts.
     pub fn fail(&self, failure: JournalError) {
         let (durable, rooms) = {
@@ -425,9 +322,7 @@ impl Journal {
         drop((durable, rooms));
         self.pressure.notify_all();
     }
-}
 
-impl Journal {
     fn append_as(&self, appender: Appender, header: &EntryHeader, payload: &[&[u8]], is_strong: bool) -> Result<Written, JournalError> {
         let payload_bytes = payload.iter().map(|part| part.len()).sum();
         self.admit(appender, payload_bytes)?;
@@ -494,7 +389,12 @@ impl Journal {
             state.seal_open();
         }
         let group = state.sealed.pop_front()?;
-        state.in_flight.push_back(InFlight { sequence: group.sequence, is_strong: group.is_strong, is_complete: false });
+        state.in_flight.push_back(InFlight {
+            sequence: group.sequence,
+            submitted: Instant::now(),
+            is_strong: group.is_strong,
+            is_complete: false,
+        });
         state.times.submitted(group.sequence);
         Some(group)
     }
@@ -555,7 +455,11 @@ impl State {
     }
 
     fn has_room(&self, appender: Appender, payload_bytes: usize) -> bool {
-        let reserve_bytes = if appender == Appender::Client { self.reserve_bytes() } else { 0 };
+        let reserve_bytes = match appender {
+            Appender::Client => self.reserve_bytes(),
+            Appender::Release => self.reserve_bytes() / 2,
+            Appender::Upkeep => 0,
+        };
         let entry_bytes = entry_bytes(payload_bytes);
         if self.open_group_takes(entry_bytes) {
             self.ring.has_room_to_grow(self.grown_bytes(entry_bytes), reserve_bytes)

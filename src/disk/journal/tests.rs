@@ -7,7 +7,10 @@ use uuid::Uuid;
 
 use super::replay::{ReplayStart, read_groups};
 use super::*;
+use crate::cluster::TopicIdPartition;
 use crate::disk::checkpoint::PartitionFacts;
+use crate::disk::checkpoint::PlacedEnd;
+use crate::disk::placement::PlacementTarget;
 use crate::rt;
 use crate::rt::file::{File, OpenMode};
 

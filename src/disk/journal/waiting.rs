@@ -56,7 +56,7 @@ impl RoomQueue {
     }
 
     pub fn is_waiting(&self) -> bool {
-        self.is_granted || !self.waiters.is_empty()
+        self.is_granted || self.waiters.iter().any(|waiter| !waiter.1.is_closed())
     }
 
     /// Payload size of the first who still waits, if nobody is let in at present.

@@ -3,18 +3,13 @@
 //! It polls its writes itself instead of giving each a task of its own: when a write completes, the group that was collected meanwhile is handed to the kernel in the same turn.
 
 use std::future::{Future, poll_fn};
-use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
 
 use super::{GROUPS_IN_FLIGHT_MAX, GroupSequence, Journal};
-use crate::disk::trace;
+use crate::disk::{slow, trace};
 use crate::rt::file::{Durability, Result};
-
-/// A write that takes this long is told of. As writes follow each other, there are no more than two lines a second.
-const SLOW: Duration = Duration::from_millis(500);
 
 struct Write {
     sequence: GroupSequence,
@@ -48,20 +43,11 @@ fn begin_writes(journal: &Rc<Journal>, writes: &mut Vec<Write>) {
         let durability = if group.is_strong { journal.durability } else { Durability::None };
         let (file, journal_id) = (journal.ring_file.file.clone(), journal.journal_id);
         let completion = Box::pin(async move {
-            let begun = Instant::now();
-            file.write_at(group.bytes, group.position, durability).await?;
-            tell_if_slow(file.path(), begun.elapsed());
+            slow::timed(&file, "write to the journal", file.write_at(group.bytes, group.position, durability)).await?;
             trace::written(journal_id, group.sequence, durability);
             Ok(())
         });
         writes.push(Write { sequence: group.sequence, completion });
-    }
-}
-
-/// A disk that answers, but late, is a fault that nobody else names.
-fn tell_if_slow(path: &Path, took: Duration) {
-    if took >= SLOW {
-        tracing::warn!(path = %path.display(), milliseconds = took.as_millis() as u64, "the journal's disk is slow");
     }
 }
 

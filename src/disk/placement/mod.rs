@@ -29,7 +29,7 @@ use crate::disk::journal::group::BLOCK_BYTES;
 use crate::disk::journal::{EntryHeader, GroupSequence, Journal, JournalError, JournalStart};
 use crate::rt;
 use crate::rt::file::FileError;
-use crate::rt::sync::Budget;
+use crate::rt::sync::{Budget, Permit};
 
 /// What waits this long is placed even if the ring has room: it leaves memory, and a restart has less to replay. Not shorter, because a partition with little traffic pays a block
 /// read, kept and rewritten for each round that it takes part in.
@@ -145,7 +145,12 @@ impl Placement {
 
     /// Waits until no round is under way: what was unregistered before is not written to any more.
     pub async fn settled(&self) {
-        let _permit = self.rounds.acquire(1).await;
+        self.hold().await;
+    }
+
+    /// Waits until no round is under way, and keeps the next from beginning until the permit is dropped: no file is written to and no checkpoint made meanwhile.
+    pub async fn hold(&self) -> Permit {
+        self.rounds.acquire(1).await
     }
 
     /// The clean stop of a shard whose partitions take no more appends: everything is placed, live files are cut to their last byte, the last checkpoint says so, and the journal
@@ -168,9 +173,11 @@ impl Placement {
     }
 
     async fn run(self: Rc<Self>) {
+        let mut lacks_space = false;
         while !self.is_over() {
             let pressed = self.journal.pressure().notified();
-            if !self.journal.is_under_pressure() {
+            // Where there was no room, it is looked for again soon.
+            if !self.journal.is_under_pressure() && !lacks_space {
                 let _ = rt::timeout(IDLE_DELAY, pressed).await;
             }
             if self.is_over() {
@@ -180,7 +187,8 @@ impl Placement {
             let result = self.place_now().await;
             let has_moved = self.journal.replay_start().sequence > oldest;
             let has_failed = self.failure.borrow().is_some() && !has_moved;
-            let is_troubled = result.is_err() || self.statistics().no_space > no_space || has_failed;
+            lacks_space = self.statistics().no_space > no_space;
+            let is_troubled = result.is_err() || lacks_space || has_failed;
             if is_troubled {
                 self.give_up_if_hopeless();
                 rt::sleep(TROUBLE_DELAY).await;

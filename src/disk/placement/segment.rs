@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes};
 use super::backlog::Cut;
 use super::plan::{Extent, Step};
 use crate::disk::journal::group::BLOCK_BYTES;
+use crate::disk::slow;
 use crate::log::file_names::LogFileKind;
 use crate::rt;
 use crate::rt::buffer::AlignedBuffer;
@@ -63,12 +64,12 @@ async fn write_extent(directory: &Path, mut extent: Extent, direct: bool) -> Res
     while left > 0 {
         let length = left.min(WRITE_BYTES_MAX as u64) as usize;
         let blocks = next_blocks(&mut head, &mut extent, length).await;
-        file.write_at(blocks, position, durability).await?;
+        slow::timed(&file, "write to a segment", file.write_growing_at(blocks, position, durability)).await?;
         position += length as u64;
         left -= length as u64;
     }
     if durability == Durability::None {
-        file.sync_data().await?;
+        slow::timed(&file, "flush of a segment", file.sync_data()).await?;
     }
     if extent.position == 0 {
         // The file may be new: its name has to last as long as its bytes.

@@ -95,6 +95,42 @@ fn a_full_journal_makes_producers_wait_in_order() {
     });
 }
 
+/// The ring is full and nothing is placed. When the directory becomes full as well, who waits is told at once; what makes room need not wait, and with room everything goes on.
+#[test]
+fn a_full_directory_sends_those_away_who_wait_for_room() {
+    rt::run(|| async {
+        let place = Place::new(1 << 20, PartitionsOptions::default());
+        let partition = place.partition(0, &TopicSettings::default()).await;
+        let held = place.placement.hold().await;
+        let producers: Vec<_> = (0..40)
+            .map(|_| {
+                let partition = partition.clone();
+                rt::spawn(async move { partition.append(&batch(1, 60_000), CLIENT).await })
+            })
+            .collect();
+        rt::sleep(std::time::Duration::from_millis(50)).await;
+        partition.disk.ran_full();
+        let answers = rt::sync::join_all(producers).await;
+        let taken = answers.iter().filter(|answer| answer.is_ok()).count();
+        assert!(taken > 5 && taken < 20, "{taken} found room");
+        assert!(answers.iter().skip(taken).all(|answer| *answer == Err(AppendError::Storage)), "{answers:?}");
+        assert_eq!(partition.append(&batch(1, 10), CLIENT).await, Err(AppendError::Storage));
+
+        assert_eq!(place.journal.check_room(60_000), Err(crate::disk::journal::JournalError::Full));
+        assert_eq!(partition.delete_records(3).await.unwrap(), 3);
+        drop(held);
+        place.place_everything().await;
+        for _ in 0..300 {
+            if partition.disk.takes_records() {
+                break;
+            }
+            rt::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        let appending = append_durably(&partition, &batch(1, 10)).await;
+        assert_eq!(appending.base_offset, taken as i64, "nothing of what was refused is in the log");
+    });
+}
+
 #[test]
 fn a_batch_that_no_ring_can_hold_is_refused() {
     rt::run(|| async {

@@ -210,7 +210,7 @@ fn a_damaged_batch_stops_the_compaction_of_its_log_alone() {
         std::fs::write(&path, bytes).unwrap();
         let size_bytes = partition.size_bytes();
         place.partitions.compact_one(5_000).await;
-        assert!(partition.cleaning.is_uncleanable.get());
+        assert_eq!(partition.cleaning.not_before_ms.get(), i64::MAX, "damage stays");
         assert_eq!(partition.size_bytes(), size_bytes);
         assert!(!place.partitions.compact_one(5_000).await);
         put(&partition, &[("a", Some("it goes on"))], BatchOptions::default()).await;
@@ -225,4 +225,28 @@ async fn compact_only_placement(place: &Place, partition: &Partition) {
         }
         rt::sleep(std::time::Duration::from_millis(10)).await;
     }
+}
+
+/// Something stands where an index is to be written: the round fails, leaves nothing behind, and the next one, a minute later, does its work. Damage is not tried again.
+#[test]
+fn a_round_that_failed_is_tried_again_later() {
+    with_settings(settings(), resting(), |place, partition| async move {
+        for round in 0..60 {
+            put(&partition, &[("key", Some(&round.to_string()))], BatchOptions::default()).await;
+        }
+        let obstacle = partition.directory().join("00000000000000000000.timeindex.cleaned");
+        std::fs::create_dir(&obstacle).unwrap();
+        let before = records(&partition).await;
+        compact(&place, &partition, 5_000).await;
+        assert_eq!((partition.cleaning.cleaned_to.get(), records(&partition).await), (None, before));
+        std::fs::remove_dir(&obstacle).unwrap();
+        let names: Vec<String> = crate::rt::file::list_directory_blocking(partition.directory()).unwrap();
+        assert!(!names.iter().any(|name| name.ends_with("cleaned") || name.ends_with("swap")), "{names:?}");
+        compact(&place, &partition, 64_999).await;
+        assert_eq!(partition.cleaning.cleaned_to.get(), None, "not yet");
+        compact(&place, &partition, 65_000).await;
+        assert!(partition.cleaning.cleaned_to.get().is_some());
+        let left = records(&partition).await;
+        assert!(left.len() < 60 && left.last().unwrap().0 == 59);
+    });
 }
