@@ -78,8 +78,8 @@ enum Outcome {
 struct Topic {
     name: Str,
     topic_id: uuid::Uuid,
-    /// Its name also where the request has the id only.
-    resolved_name: Str,
+    /// What coordinators know a transactional request's topic by, also where the request has the id only. Other requests never ask for it.
+    resolved_name: Option<Str>,
     slots: Vec<Slot>,
 }
 
@@ -96,7 +96,7 @@ impl Admission {
     }
 
     async fn admit_topic(&mut self, topic: TopicProduceData, transactional: bool) {
-        let resolved = self.resolve(&topic);
+        let resolved = self.resolve(&topic, transactional);
         let mut slots = Vec::with_capacity(topic.partition_data.len());
         for data in topic.partition_data {
             let partition = data.index;
@@ -112,11 +112,11 @@ impl Admission {
             };
             slots.push(Slot { partition, key, outcome, guarding: None });
         }
-        let resolved_name = resolved.map_or_else(|_| topic.name.clone(), |resolved| resolved.name);
+        let resolved_name = resolved.ok().and_then(|resolved| resolved.name);
         self.topics.push(Topic { name: topic.name, topic_id: topic.topic_id, resolved_name, slots });
     }
 
-    fn resolve(&self, topic: &TopicProduceData) -> Result<Resolved, ErrorCode> {
+    fn resolve(&self, topic: &TopicProduceData, transactional: bool) -> Result<Resolved, ErrorCode> {
         if !(-1..=1).contains(&self.acks) {
             return Err(ErrorCode::InvalidRequiredAcks);
         }
@@ -132,7 +132,7 @@ impl Admission {
         }
         Ok(Resolved {
             topic_id: found.id,
-            name: Str::from(&*found.name),
+            name: transactional.then(|| Str::from(&*found.name)),
             partition_count: found.partition_count(),
             settings: self.context.shard.topic_settings(found),
         })
@@ -201,7 +201,8 @@ impl Admission {
     fn first_append(&self, (topic_index, slot_index): (usize, usize)) -> FirstAppend {
         let topic = &self.topics[topic_index];
         let slot = &topic.slots[slot_index];
-        FirstAppend { key: slot.key.expect("a checked slot is resolved"), name: (topic.resolved_name.clone(), slot.partition) }
+        let name = topic.resolved_name.clone().expect("a transactional request's topics are resolved with their names");
+        FirstAppend { key: slot.key.expect("a checked slot is resolved"), name: (name, slot.partition) }
     }
 
     fn slot_mut(&mut self, (topic_index, slot_index): (usize, usize)) -> &mut Slot {
@@ -243,7 +244,7 @@ impl Admission {
 
 struct Resolved {
     topic_id: uuid::Uuid,
-    name: Str,
+    name: Option<Str>,
     partition_count: i32,
     settings: Rc<TopicSettings>,
 }
