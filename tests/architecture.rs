@@ -1,7 +1,8 @@
 //! The shape of the house, read from its sources: which room names which, and what only one room may name.
 //!
 //! ARCHITECTURE.md says that arrows run one way, `main -> net -> api -> shard -> drive -> partition -> disk -> rt`, that every room may call the pure ones, and that a pure
-//! room knows neither a driving room nor the world outside. These tests read every `crate::` path below `src/` and fail with file and line where a source says otherwise.
+//! room knows neither a driving room nor the world outside. These tests read every `crate::` path below `src/` and fail with file and line where a source says otherwise; those of the
+//! programs that measure are read for `unsafe`.
 //! Comments and literals are blanked first, so that a sentence about a room is not taken for a call into it.
 
 use std::collections::BTreeSet;
@@ -17,6 +18,9 @@ const PURE: &[&str] = &["config", "wire", "replica", "log", "group", "txn", "clu
 /// The only room that touches the kernel, and the words that stay inside it.
 const KERNEL_ROOM: &str = "rt";
 const KERNEL_WORDS: &[&str] = &["unsafe", "glommio", "io_uring", "libc"];
+
+/// The sources of the programs that measure.
+const MEASURING: &[&str] = &["bench/src", "perf/src"];
 
 /// What a pure room would need in order to wait, or to see the world by itself.
 const WORLD_WORDS: &[&str] =
@@ -67,6 +71,14 @@ fn no_path_climbs_out_of_its_room() {
 fn only_rt_touches_the_kernel() {
     let found = words_found(KERNEL_WORDS, |source| source.room.as_deref() != Some(KERNEL_ROOM));
     assert!(found.is_empty(), "outside src/{KERNEL_ROOM}:\n{}", found.join("\n"));
+}
+
+#[test]
+fn the_measuring_tools_have_no_unsafe_code_either() {
+    let found_below =
+        |folder: &'static str| words_in(&sources_below(folder), &["unsafe"]).into_iter().map(move |found| format!("{folder}/{found}"));
+    let found: Vec<String> = MEASURING.iter().flat_map(|folder| found_below(folder)).collect();
+    assert!(found.is_empty(), "what they need of the kernel belongs into src/{KERNEL_ROOM}:\n{}", found.join("\n"));
 }
 
 #[test]
@@ -185,9 +197,14 @@ fn longest_run_of_supers(text: &str) -> usize {
 }
 
 fn words_found(words: &[&str], concerns: impl Fn(&Source) -> bool) -> Vec<String> {
+    let concerned: Vec<Source> = sources().into_iter().filter(|source| concerns(source)).collect();
+    words_in(&concerned, words)
+}
+
+fn words_in(sources: &[Source], words: &[&str]) -> Vec<String> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let mut found = Vec::new();
-    for source in sources().iter().filter(|source| concerns(source)) {
+    for source in sources {
         for (line, text) in source.lines() {
             for word in words {
                 let whole = text
@@ -203,7 +220,11 @@ fn words_found(words: &[&str], concerns: impl Fn(&Source) -> bool) -> Vec<String
 }
 
 fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests stand in the project's folder").join("src");
+    sources_below("src")
+}
+
+fn sources_below(folder: &str) -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests stand in the project's folder").join(folder);
     let mut files = Vec::new();
     collect(&root, &mut files);
     assert!(files.len() > 10, "read only {} sources below {}", files.len(), root.display());
