@@ -1,11 +1,11 @@
 //! Durable state: what the log says. Nothing else changes a group or an offset.
 
+use super::Coordinator;
 use crate::group::Now;
 use crate::group::any::Group;
 use crate::group::classic::ClassicGroup;
 use crate::group::consumer::ConsumerGroup;
 use crate::group::record::CoordinatorRecord;
-use super::Coordinator;
 use crate::wire::Str;
 
 impl Coordinator {
@@ -40,34 +40,22 @@ impl Coordinator {
                 }
             }
             CoordinatorRecord::ConsumerGroupPartitionMetadata { key, value } => {
-                if let Some(group) = self.consumer_if(&key.group_id, value.is_some()) {
-                    group.replay_partition_metadata(value.is_some());
-                }
+                self.of_consumer(&key.group_id, value.is_some(), |group| group.replay_partition_metadata(value.is_some()));
             }
             CoordinatorRecord::ConsumerGroupMemberMetadata { key, value } => {
-                if let Some(group) = self.consumer_if(&key.group_id, value.is_some()) {
-                    group.replay_member(&key.member_id, value.as_ref());
-                }
+                self.of_consumer(&key.group_id, value.is_some(), |group| group.replay_member(&key.member_id, value.as_ref()));
             }
             CoordinatorRecord::ConsumerGroupTargetAssignmentMetadata { key, value } => {
-                if let Some(group) = self.consumer_if(&key.group_id, value.is_some()) {
-                    group.replay_target_epoch(value.as_ref());
-                }
+                self.of_consumer(&key.group_id, value.is_some(), |group| group.replay_target_epoch(value.as_ref()));
             }
             CoordinatorRecord::ConsumerGroupTargetAssignmentMember { key, value } => {
-                if let Some(group) = self.consumer_if(&key.group_id, value.is_some()) {
-                    group.replay_target(&key.member_id, value.as_ref());
-                }
+                self.of_consumer(&key.group_id, value.is_some(), |group| group.replay_target(&key.member_id, value.as_ref()));
             }
             CoordinatorRecord::ConsumerGroupCurrentMemberAssignment { key, value } => {
-                if let Some(group) = self.consumer_if(&key.group_id, value.is_some()) {
-                    group.replay_assignment(&key.member_id, value.as_ref());
-                }
+                self.of_consumer(&key.group_id, value.is_some(), |group| group.replay_assignment(&key.member_id, value.as_ref()));
             }
             CoordinatorRecord::ConsumerGroupRegularExpression { key, value } => {
-                if let Some(group) = self.consumer_if(&key.group_id, value.is_some()) {
-                    group.replay_regex(&key.regular_expression, value.as_ref());
-                }
+                self.of_consumer(&key.group_id, value.is_some(), |group| group.replay_regex(&key.regular_expression, value.as_ref()));
             }
         }
     }
@@ -83,10 +71,12 @@ impl Coordinator {
         }
     }
 
-    /// The consumer group of this id. A tombstone makes none.
-    fn consumer_if(&mut self, group_id: &Str, makes_one: bool) -> Option<&mut ConsumerGroup> {
+    /// Lets the consumer group of this id take something in. A tombstone makes none.
+    fn of_consumer(&mut self, group_id: &Str, makes_one: bool, replay: impl FnOnce(&mut ConsumerGroup)) {
         let is_there = matches!(self.groups.get(group_id), Some(Group::Consumer(_)));
-        (is_there || makes_one).then(|| self.consumer(group_id))
+        if is_there || makes_one {
+            replay(self.consumer(group_id));
+        }
     }
 
     /// Takes in the marker that ends a producer's transaction.
