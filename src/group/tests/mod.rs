@@ -19,6 +19,7 @@ use crate::wire::messages::{
     OffsetCommitRequest, SyncGroupRequest, SyncGroupResponse,
 };
 use crate::wire::{ErrorCode, Str, encode_versioned};
+use proptest::prelude::ProptestConfig;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -343,6 +344,12 @@ fn commit_of(member: &str, generation: i32, topic: &str, offset: i64) -> OffsetC
         }],
         ..Default::default()
     }
+}
+
+/// A few dozen histories in the suite; `PROPTEST_CASES` asks for thousands.
+fn histories() -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(64);
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 fn code(error: ErrorCode) -> i16 {

@@ -329,14 +329,8 @@ impl World {
     }
 }
 
-/// A few dozen histories in the suite; `PROPTEST_CASES` asks for thousands.
-fn config() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(64);
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(histories())]
 
     #[test]
     fn the_group_settles_and_no_partition_has_two_owners(events in events(), static_clients in 0..=CLIENTS) {
