@@ -20,6 +20,7 @@ use harness::raw::{Connection, code, produce_request};
 use harness::suite::OwnBrokerCase;
 use harness::wait;
 
+use crate::rounds::{self, Rounds};
 use crate::writer::{Kind, Progress, StopAtEnd, Writer, mix};
 
 pub const CASES: &[OwnBrokerCase] = own_broker_cases![
@@ -46,13 +47,7 @@ const TRACED_ROUNDS: u64 = 3;
 /// Rounds of load, kill and restart. Writers of both kinds, over small segments that roll all the time; beside them, each round makes a topic and commits an offset, which are
 /// promises as well. After each restart what the writers' partitions hold is compared with what was promised.
 fn killed_under_load_round_after_round() {
-    let rounds =
-        std::env::var("CORELANE_CRASH_ROUNDS").ok().map_or(ROUNDS, |rounds| rounds.parse().expect("CORELANE_CRASH_ROUNDS is a number"));
-    let seed = std::env::var("CORELANE_CRASH_SEED")
-        .ok()
-        .map_or_else(|| u64::from(std::process::id()), |seed| seed.parse().expect("CORELANE_CRASH_SEED is a number"));
-    println!("{rounds} rounds, CORELANE_CRASH_SEED={seed}");
-    kill_round_after_round(BrokerOptions::default(), rounds, seed);
+    kill_round_after_round(BrokerOptions::default(), &Rounds::or(ROUNDS));
 }
 
 /// A topic that is flushed now and then: what was acknowledged has been written, and outlives the process. The class changes while it runs.
@@ -78,7 +73,7 @@ fn written_records_survive_the_process() {
 /// The same on a broker with a witness of its own, which ends the process at once if an answer tells of records that no completed durable write covers: what a kill cannot show,
 /// because the kernel keeps what it was given.
 fn no_answer_tells_of_what_is_not_on_stable_storage() {
-    kill_round_after_round(BrokerOptions::default().traced(), TRACED_ROUNDS, u64::from(std::process::id()));
+    kill_round_after_round(BrokerOptions::default().traced(), &Rounds { count: TRACED_ROUNDS, seed: rounds::seed() });
 }
 
 fn the_witness_speaks_up_when_the_flag_is_taken_away() {
@@ -163,18 +158,18 @@ fn durable(options: BrokerOptions) -> BrokerOptions {
     options.set("log.flush.interval.messages", 1)
 }
 
-fn kill_round_after_round(options: BrokerOptions, rounds: u64, seed: u64) {
+fn kill_round_after_round(options: BrokerOptions, rounds: &Rounds) {
     let mut broker = Broker::start(durable(options));
     let mut writers = writers(&broker);
     let mut kept = Kept::default();
-    for round in 0..rounds {
-        let enough = 20 + mix(seed ^ round) % 800;
+    for round in 0..rounds.count {
+        let enough = 20 + mix(rounds.seed ^ round) % 800;
         load_until_killed(&mut broker, &mut writers, enough, &mut kept, round);
         broker.restart();
         let mut connection = Connection::to(&broker);
         connection.wait_for_leaders(TOPIC, writers.len() as i32);
         for writer in &mut writers {
-            let whole = round % WHOLE_CHECK_INTERVAL == 0 || round + 1 == rounds;
+            let whole = round % WHOLE_CHECK_INTERVAL == 0 || round + 1 == rounds.count;
             if whole { writer.verify(&mut connection) } else { writer.verify_further(&mut connection) }
         }
         kept.verify(&mut connection);

@@ -6,6 +6,7 @@ mod directories;
 mod files;
 mod groups;
 mod hostile;
+mod rounds;
 mod settings;
 mod start;
 mod stop;

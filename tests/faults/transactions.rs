@@ -28,6 +28,7 @@ use harness::raw::{Connection, code, fetch_request, records_of};
 use harness::suite::OwnBrokerCase;
 use harness::wait;
 
+use crate::rounds::Rounds;
 use crate::writer::{Progress, StopAtEnd, mix};
 
 pub const CASES: &[OwnBrokerCase] = own_broker_cases![
@@ -361,18 +362,13 @@ fn check(tellers: &[Teller], seed_of: impl Fn(&Teller, u64) -> u64, histories: &
 }
 
 fn killed_in_the_middle_of_transactions() {
-    let rounds =
-        std::env::var("CORELANE_CRASH_ROUNDS").ok().map_or(ROUNDS, |rounds| rounds.parse().expect("CORELANE_CRASH_ROUNDS is a number"));
-    let seed = std::env::var("CORELANE_CRASH_SEED")
-        .ok()
-        .map_or_else(|| u64::from(std::process::id()), |seed| seed.parse().expect("CORELANE_CRASH_SEED is a number"));
-    println!("{rounds} rounds, CORELANE_CRASH_SEED={seed}");
+    let Rounds { count, seed } = Rounds::or(ROUNDS);
     let mut broker = Broker::start(BrokerOptions::default().set("log.flush.interval.messages", 1));
     let mut connection = Connection::to(&broker);
     connection.create_topic_with(TOPIC, PARTITIONS, &[("segment.bytes", "1048576")]);
     connection.wait_for_coordinator(GROUP);
     let mut tellers: Vec<Teller> = (0..4).map(Teller::new).collect();
-    for round in 0..rounds {
+    for round in 0..count {
         let enough = 10 + mix(seed ^ round) % 100;
         transfer_until(&mut broker, &mut tellers, enough, seed, Broker::kill);
         broker.restart();
