@@ -3,7 +3,10 @@
 pub mod controller;
 #[cfg(test)]
 mod controller_tests;
+mod coordinators;
 pub mod groups;
 pub mod metadata_files;
 pub mod producers;
+#[cfg(test)]
+mod testing;
 pub mod transactions;

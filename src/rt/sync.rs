@@ -117,6 +117,17 @@ impl Notify {
     pub fn notified(&self) -> Notified {
         Notified { bell: self.bell.clone(), heard: self.bell.rung.get(), place: None }
     }
+
+    /// Resolves when `holds` does: it is asked now and at every notification.
+    pub async fn until(&self, holds: impl Fn() -> bool) {
+        loop {
+            let notified = self.notified();
+            if holds() {
+                return;
+            }
+            notified.await;
+        }
+    }
 }
 
 /// The future of [`Notify::notified`]. Dropped early it leaves nothing behind.

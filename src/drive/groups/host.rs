@@ -7,11 +7,13 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hashbrown::HashMap;
 use uuid::Uuid;
 
-use super::log::{Batches, LoadError, OffsetsLog, RECORDS_PER_PAUSE, replay_batch};
+use super::log::{Batches, LoadError, OffsetsLog, replay_batch};
 use crate::cluster::Image;
+use crate::drive::coordinators::{Hosts, replay_log};
 use crate::group::{Call, Caller, Coordinator, GroupConfig, Now, Reply, Step, Token};
 use crate::log::ValidatedBatch;
 use crate::rt::sync::{Notify, Receiver, Sender, oneshot};
@@ -67,17 +69,6 @@ impl<L: OffsetsLog> Host<L> {
         }
     }
 
-    /// Resolves when the coordinator does not serve any more because its log failed it.
-    pub(super) async fn failed(&self) {
-        loop {
-            let has_failed = self.has_failed.notified();
-            if matches!(&*self.life.borrow(), Life::Failed) {
-                return;
-            }
-            has_failed.await;
-        }
-    }
-
     // Loading
 
     /// Reads the whole log and starts to serve; gives the number of groups. `config` and `image` are as they are when they are asked for; the image tells topics that were deleted while nobody
@@ -119,24 +110,9 @@ impl<L: OffsetsLog> Host<L> {
 
     async fn replay_log(&self, config: GroupConfig, pause: &impl AsyncFn()) -> Result<Coordinator, LoadError> {
         let mut coordinator = Coordinator::new(config);
-        let (mut offset, mut records) = (0, 0);
-        loop {
-            let batches = self.log.read(offset).await.map_err(LoadError::Read)?;
-            if batches.is_empty() {
-                return Ok(coordinator);
-            }
-            for batch in &batches {
-                let next = replay_batch(&mut coordinator, (self.clock)(), offset, batch, pause).await?;
-                assert!(next > offset, "the log goes forward");
-                // Most batches hold one record; a pause after each would be most of the work.
-                records += next - offset;
-                offset = next;
-                if records >= RECORDS_PER_PAUSE as i64 {
-                    records = 0;
-                    pause().await;
-                }
-            }
-        }
+        let replay = async |offset, batch: &Bytes| replay_batch(&mut coordinator, (self.clock)(), offset, batch, pause).await;
+        replay_log(&self.log, replay, pause).await?;
+        Ok(coordinator)
     }
 
     // Calls
@@ -304,17 +280,6 @@ impl<L: OffsetsLog> Host<L> {
         }
     }
 
-    /// Stops serving and tells everybody who waits to look elsewhere.
-    pub(super) fn dismiss(&self) {
-        let before = std::mem::replace(&mut *self.life.borrow_mut(), Life::Failed);
-        if let Life::Serving(coordinator) = before {
-            let replies = coordinator.dismiss(ErrorCode::NotCoordinator);
-            self.release(replies);
-        }
-        // Whoever else waits hears that nobody will answer.
-        self.waiting.borrow_mut().clear();
-    }
-
     #[cfg(test)]
     pub(super) fn waiting_count(&self) -> usize {
         self.waiting.borrow().len()
@@ -328,6 +293,22 @@ impl<L: OffsetsLog> Host<L> {
             self.dismiss();
             self.has_failed.notify_all();
         }
+    }
+}
+
+impl<L: OffsetsLog> Hosts for Host<L> {
+    fn dismiss(&self) {
+        let before = std::mem::replace(&mut *self.life.borrow_mut(), Life::Failed);
+        if let Life::Serving(coordinator) = before {
+            let replies = coordinator.dismiss(ErrorCode::NotCoordinator);
+            self.release(replies);
+        }
+        // Whoever else waits hears that nobody will answer.
+        self.waiting.borrow_mut().clear();
+    }
+
+    async fn failed(&self) {
+        self.has_failed.until(|| matches!(&*self.life.borrow(), Life::Failed)).await;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::drive::coordinators::RECORDS_PER_PAUSE;
 use crate::group::{Coordinator, CoordinatorRecord, Now, RecordError, Step};
 use crate::log::{ValidatedBatch, VerificationGuard};
 use crate::wire::ErrorCode;
@@ -108,11 +109,14 @@ impl std::fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
+impl From<ErrorCode> for LoadError {
+    fn from(error: ErrorCode) -> LoadError {
+        LoadError::Read(error)
+    }
+}
+
 /// How much a compressed batch of coordinator records may grow. Brokers write them uncompressed unless told otherwise, and never larger than a batch may be.
 const DECOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
-
-/// How many records are replayed between two pauses.
-pub(super) const RECORDS_PER_PAUSE: usize = 256;
 
 /// Replays one batch of the log, which is at or after `offset`, and gives the offset behind it. `pause` lets others run now and then.
 pub(super) async fn replay_batch(

@@ -12,22 +12,23 @@ mod shard_tests;
 mod tests;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::host::{Clock, Host};
 use self::partition_log::PartitionLog;
-use crate::cluster::{Image, TopicIdPartition, TopicImage};
-use crate::config::{Config, TopicSettings};
+use super::coordinators::{Hosting, LogLimits, supervise};
+use crate::cluster::{Image, TopicIdPartition};
+use crate::config::Config;
 use crate::group::{Call, Caller, GroupConfig, MigrationPolicy, Now, OFFSETS_TOPIC};
 use crate::log::ValidatedBatch;
 use crate::partition::{GroupSequence, Partitions};
-use crate::rt::sync::{Budget, Notify};
+use crate::rt::sync::Notify;
 use crate::rt::{self, Task};
 use crate::wire::ErrorCode;
 
+pub use super::coordinators::Coordinators;
 pub use crate::group::Reply as GroupReply;
 
 /// A call for the group coordinators of one shard.
@@ -38,44 +39,16 @@ pub struct GroupRequest {
     pub call: Call,
 }
 
-/// Which coordinators of the shard are meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Coordinators {
-    /// That of one partition of `__consumer_offsets`, which this shard is believed to own.
-    Of(TopicIdPartition),
-    /// All of them; for ListGroups alone.
-    All,
-}
-
-/// Coordinators of a shard that load at the same time: each holds a read's worth of memory meanwhile.
-const LOADS_AT_ONCE: usize = 2;
-
-/// The most that one read of a load may bring, whatever `offsets.load.buffer.size` says.
-const LOAD_BYTES_MAX: usize = 1 << 20;
-
-/// How long a coordinator whose log failed it rests before it is loaded again.
-const RELOAD_PAUSE: Duration = Duration::from_secs(5);
-
 /// The group coordinators of this shard.
 pub struct Groups {
-    partitions: Rc<Partitions>,
+    hosting: Hosting<Host<PartitionLog>>,
     config: RefCell<Arc<Config>>,
     clock: Clock,
-    hosted: RefCell<BTreeMap<TopicIdPartition, Hosted>>,
     image: RefCell<Arc<Image>>,
-    /// `max.message.bytes` of the offsets topic.
-    batch_bytes_max: Rc<Cell<usize>>,
-    loads: Budget,
     /// When the keeper of time looks next, on the steady clock.
     next_look_ms: Cell<i64>,
     look_earlier: Notify,
     keeper: RefCell<Option<Task<()>>>,
-}
-
-/// A coordinator, and the task that has it loaded; dropping it ends both.
-struct Hosted {
-    host: Rc<Host<PartitionLog>>,
-    _supervisor: Task<()>,
 }
 
 impl Groups {
@@ -84,13 +57,10 @@ impl Groups {
         let started = Instant::now();
         let clock: Clock = Rc::new(move || Now { wall_ms: rt::wall_clock_ms(), steady_ms: started.elapsed().as_millis() as i64 });
         let groups = Rc::new(Groups {
-            partitions,
+            hosting: Hosting::new(OFFSETS_TOPIC, partitions),
             config: RefCell::new(config),
             clock,
-            hosted: RefCell::default(),
             image: RefCell::new(Arc::new(Image::empty())),
-            batch_bytes_max: Rc::default(),
-            loads: Budget::new(LOADS_AT_ONCE),
             next_look_ms: Cell::new(i64::MAX),
             look_earlier: Notify::new(),
             keeper: RefCell::default(),
@@ -106,7 +76,7 @@ impl Groups {
     pub async fn handle(&self, request: GroupRequest) -> GroupReply {
         let GroupRequest { to, caller, call } = request;
         match to {
-            Coordinators::Of(partition) => match self.host(&partition) {
+            Coordinators::Of(partition) => match self.hosting.host(&partition) {
                 Some(host) => self.call(&host, &caller, &call).await,
                 None => call.refuse(ErrorCode::NotCoordinator),
             },
@@ -122,7 +92,7 @@ impl Groups {
     async fn list(&self, caller: &Caller, call: &Call) -> GroupReply {
         assert!(matches!(call, Call::ListGroups { .. }), "only lists are asked of all coordinators");
         let mut listed = Vec::new();
-        for host in self.hosts() {
+        for host in self.hosting.hosts() {
             match self.call(&host, caller, call).await {
                 GroupReply::ListGroups(Ok(groups)) => listed.extend(groups),
                 GroupReply::ListGroups(Err(ErrorCode::NotCoordinator)) => {}
@@ -130,14 +100,6 @@ impl Groups {
             }
         }
         GroupReply::ListGroups(Ok(listed))
-    }
-
-    fn host(&self, partition: &TopicIdPartition) -> Option<Rc<Host<PartitionLog>>> {
-        self.hosted.borrow().get(partition).map(|hosted| Rc::clone(&hosted.host))
-    }
-
-    fn hosts(&self) -> Vec<Rc<Host<PartitionLog>>> {
-        self.hosted.borrow().values().map(|hosted| Rc::clone(&hosted.host)).collect()
     }
 
     /// Ends a producer's transaction in one partition of `__consumer_offsets`; None for a partition of another topic.
@@ -151,7 +113,7 @@ impl Groups {
         if offsets_topic != Some(partition.topic_id) {
             return None;
         }
-        match self.host(partition) {
+        match self.hosting.host(partition) {
             Some(host) => Some(host.end_transaction(marker, transaction_version).await),
             None => Some(Err(ErrorCode::NotCoordinator)),
         }
@@ -162,25 +124,14 @@ impl Groups {
     /// The metadata has changed, and the partitions of this shard with it: coordinators come and go with theirs, and offsets go with their topics.
     pub fn image_changed(self: &Rc<Self>, former: &Image, image: &Arc<Image>) {
         self.image.replace(Arc::clone(image));
-        let led = match image.topic(OFFSETS_TOPIC) {
-            Some(topic) => {
-                self.take_settings(image, topic);
-                self.led_here(topic)
-            }
-            None => Vec::new(),
+        let config = Arc::clone(&self.config.borrow());
+        let limits = LogLimits {
+            load_bytes: config.offsets_load_buffer_size(),
+            commit_timeout: Duration::from_millis(config.offsets_commit_timeout_ms() as u64),
         };
-        self.hosted.borrow_mut().retain(|partition, hosted| {
-            let stays = led.contains(partition);
-            if !stays {
-                hosted.host.dismiss();
-            }
-            stays
-        });
-        for host in self.hosts() {
+        self.hosting.image_changed(&config, image, &limits, |index, log| self.start(index, log));
+        for host in self.hosting.hosts() {
             host.on_image(image);
-        }
-        for partition in led {
-            self.start_hosting(partition);
         }
         self.forget_deleted_topics(former, image);
     }
@@ -188,47 +139,23 @@ impl Groups {
     /// Settings of the broker were altered.
     pub fn settings_changed(&self, config: &Arc<Config>) {
         self.config.replace(Arc::clone(config));
-        for host in self.hosts() {
+        for host in self.hosting.hosts() {
             host.on_config(group_config(config));
         }
     }
 
-    fn take_settings(&self, image: &Image, topic: &TopicImage) {
-        match TopicSettings::resolve(image.topic_overrides(&topic.name), &self.config.borrow()) {
-            Ok(settings) => self.batch_bytes_max.set(settings.max_message_bytes as usize),
-            Err(error) => {
-                tracing::error!(topic = OFFSETS_TOPIC, %error, "a setting of the offsets topic is not valid; the one before stands")
-            }
-        }
-    }
-
-    fn led_here(&self, topic: &TopicImage) -> Vec<TopicIdPartition> {
-        let keys = (0..topic.partition_count()).map(|index| TopicIdPartition { topic_id: topic.id, partition: index });
-        let is_led = |key: &TopicIdPartition| {
-            topic.partition(key.partition).is_some_and(|partition| partition.leader == self.config.borrow().node_id())
-        };
-        keys.filter(|key| is_led(key) && self.partitions.get(key).is_some()).collect()
-    }
-
-    fn start_hosting(self: &Rc<Self>, id: TopicIdPartition) {
-        if self.hosted.borrow().contains_key(&id) {
-            return;
-        }
-        let Some(partition) = self.partitions.get(&id) else { return };
-        let log = PartitionLog {
-            partition,
-            journal: Rc::clone(self.partitions.journal()),
-            batch_bytes_max: Rc::clone(&self.batch_bytes_max),
-            read_bytes: (self.config.borrow().offsets_load_buffer_size() as usize).min(LOAD_BYTES_MAX),
-            commit_timeout: Duration::from_millis(self.config.borrow().offsets_commit_timeout_ms() as u64),
-        };
+    fn start(self: &Rc<Self>, index: i32, log: PartitionLog) -> (Rc<Host<PartitionLog>>, Task<()>) {
         let host = Rc::new(Host::new(log, Rc::clone(&self.clock)));
-        let supervisor = rt::spawn(supervise(Rc::downgrade(self), Rc::clone(&host), id.partition));
-        self.hosted.borrow_mut().insert(id, Hosted { host, _supervisor: supervisor });
+        let groups = Rc::downgrade(self);
+        let load = async move |host: &Host<PartitionLog>| {
+            load(&*groups.upgrade()?, host, index).await;
+            Some(())
+        };
+        (Rc::clone(&host), rt::spawn(supervise(host, load)))
     }
 
     fn forget_deleted_topics(&self, former: &Image, image: &Image) {
-        let hosts = self.hosts();
+        let hosts = self.hosting.hosts();
         if hosts.is_empty() {
             return;
         }
@@ -243,9 +170,7 @@ impl Groups {
     /// Everybody who waits is told to look elsewhere; nothing is served any more. What was answered is committed.
     pub async fn stop(&self) {
         self.keeper.replace(None);
-        for hosted in std::mem::take(&mut *self.hosted.borrow_mut()).into_values() {
-            hosted.host.dismiss();
-        }
+        self.hosting.dismiss_all();
     }
 
     // Time
@@ -260,7 +185,7 @@ impl Groups {
     }
 
     async fn run_what_is_due(&self) {
-        for host in self.hosts() {
+        for host in self.hosting.hosts() {
             while host.next_deadline_ms().is_some_and(|deadline_ms| deadline_ms <= (self.clock)().steady_ms) && host.tick().await {
                 rt::yield_now().await;
             }
@@ -269,7 +194,7 @@ impl Groups {
 
     /// Sets when the keeper looks next, and says how long that is.
     fn until_next_look(&self) -> Option<Duration> {
-        let next_ms = self.hosts().iter().filter_map(|host| host.next_deadline_ms()).min();
+        let next_ms = self.hosting.hosts().iter().filter_map(|host| host.next_deadline_ms()).min();
         self.next_look_ms.set(next_ms.unwrap_or(i64::MAX));
         let now_ms = (self.clock)().steady_ms;
         next_ms.map(|next_ms| Duration::from_millis(next_ms.saturating_sub(now_ms).max(0) as u64))
@@ -305,28 +230,17 @@ fn assignor_name(text: &str) -> String {
     }
 }
 
-/// Has a coordinator loaded, and again whenever its log has failed it.
-async fn supervise(groups: Weak<Groups>, host: Rc<Host<PartitionLog>>, index: i32) {
-    loop {
-        {
-            let Some(groups) = groups.upgrade() else { return };
-            let _permit = groups.loads.acquire(1).await;
-            let began = Instant::now();
-            let image = || Arc::clone(&*groups.image.borrow());
-            match host.load(|| group_config(&groups.config.borrow()), image, async || rt::yield_now().await).await {
-                Ok(group_count) => tracing::debug!(
-                    partition = index,
-                    groups = group_count,
-                    ms = began.elapsed().as_millis() as u64,
-                    "loaded a group coordinator"
-                ),
-                Err(error) => tracing::error!(partition = index, %error, "a group coordinator cannot be loaded; its groups are not served"),
-            }
-            groups.look_at(&host);
+async fn load(groups: &Groups, host: &Host<PartitionLog>, index: i32) {
+    let _turn = groups.hosting.turn_to_load().await;
+    let began = Instant::now();
+    let image = || Arc::clone(&*groups.image.borrow());
+    match host.load(|| group_config(&groups.config.borrow()), image, async || rt::yield_now().await).await {
+        Ok(group_count) => {
+            tracing::debug!(partition = index, groups = group_count, ms = began.elapsed().as_millis() as u64, "loaded a group coordinator")
         }
-        host.failed().await;
-        rt::sleep(RELOAD_PAUSE).await;
+        Err(error) => tracing::error!(partition = index, %error, "a group coordinator cannot be loaded; its groups are not served"),
     }
+    groups.look_at(host);
 }
 
 /// Lets every coordinator do what is due, when it is due.

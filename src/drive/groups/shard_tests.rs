@@ -8,20 +8,15 @@ use uuid::Uuid;
 
 use super::{Coordinators, GroupReply, GroupRequest, Groups};
 use crate::cluster::{Image, TopicIdPartition};
-use crate::config::{Config, Sources, TopicSettings};
-use crate::disk::checkpoint::slot::Slot;
-use crate::disk::journal::file::ring_path;
-use crate::disk::journal::{Journal, RingFile};
-use crate::disk::placement::{CheckpointTurn, Placement};
+use crate::config::Config;
+use crate::drive::testing::{self, Storage};
 use crate::group::{Call, Caller, OFFSETS_TOPIC, partition_for};
-use crate::partition::{NewPartition, Partitions, PartitionsOptions};
 use crate::rt;
-use crate::rt::file::Durability;
 use crate::wire::messages::join_group_request::JoinGroupRequestProtocol;
 use crate::wire::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use crate::wire::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use crate::wire::messages::{HeartbeatRequest, JoinGroupRequest, OffsetCommitRequest, SyncGroupRequest};
-use crate::wire::records::{PartitionRecord, RemoveTopicRecord, TopicRecord};
+use crate::wire::records::RemoveTopicRecord;
 use crate::wire::{ErrorCode, Str};
 
 const OFFSETS_ID: Uuid = Uuid::from_u128(0x0ff);
@@ -30,8 +25,7 @@ const PARTITIONS: i32 = 3;
 
 /// A shard's storage, the coordinators over it, and what they know of the cluster.
 struct Place {
-    _directory: tempfile::TempDir,
-    partitions: Rc<Partitions>,
+    storage: Storage,
     image: Arc<Image>,
     config: Arc<Config>,
     groups: Rc<Groups>,
@@ -39,30 +33,17 @@ struct Place {
 
 impl Place {
     async fn new() -> Place {
-        let directory = tempfile::tempdir().unwrap();
-        let ring = RingFile::create_blocking(&ring_path(directory.path(), 0), 8 << 20, true).unwrap();
-        let journal = Journal::start(ring, rt::random_uuid(), Durability::Dsync);
-        let turn = CheckpointTurn { journal_directory: directory.path().into(), shard: 0, number: 1, slot: Slot::A };
-        let placement = Placement::start(journal.clone(), turn, true);
-        let partitions = Partitions::new(journal, placement, PartitionsOptions::default());
-        for index in 0..PARTITIONS {
-            let new = NewPartition {
-                id: key(index),
-                topic: Arc::from(OFFSETS_TOPIC),
-                data_directory: directory.path().into(),
-                directory_id: Uuid::from_u128(1),
-            };
-            partitions.create(new, &TopicSettings::default()).await.unwrap().become_leader(0);
-        }
-        let config = config();
-        let image = image(config.node_id());
-        let groups = groups(&partitions, &config, &image);
-        Place { _directory: directory, partitions, image, config, groups }
+        let offsets = (OFFSETS_TOPIC, OFFSETS_ID, PARTITIONS);
+        let storage = Storage::with(offsets, 0).await;
+        let config = testing::config(&[("group.initial.rebalance.delay.ms", "20"), ("group.min.session.timeout.ms", "50")]);
+        let image = Arc::new(testing::image(config.node_id(), &[offsets, ("t", TOPIC_ID, 1)]));
+        let groups = groups(&storage, &config, &image);
+        Place { storage, image, config, groups }
     }
 
     /// The coordinators end as at a kill, and others take over what is in the log.
     fn replace_coordinators(&mut self) {
-        self.groups = groups(&self.partitions, &self.config, &self.image);
+        self.groups = groups(&self.storage, &self.config, &self.image);
     }
 
     async fn ask(&self, group: &str, call: Call) -> GroupReply {
@@ -92,8 +73,8 @@ impl Place {
     }
 }
 
-fn groups(partitions: &Rc<Partitions>, config: &Arc<Config>, image: &Arc<Image>) -> Rc<Groups> {
-    let groups = Groups::new(Rc::clone(partitions), Arc::clone(config));
+fn groups(storage: &Storage, config: &Arc<Config>, image: &Arc<Image>) -> Rc<Groups> {
+    let groups = Groups::new(Rc::clone(&storage.partitions), Arc::clone(config));
     groups.image_changed(&Image::empty(), image);
     groups
 }
@@ -105,33 +86,6 @@ async fn ask(groups: &Groups, group: &str, call: Call) -> GroupReply {
 
 fn key(index: i32) -> TopicIdPartition {
     TopicIdPartition { topic_id: OFFSETS_ID, partition: index }
-}
-
-fn config() -> Arc<Config> {
-    let setting = |name: &str, value: &str| (name.to_string(), value.to_string());
-    let arguments = vec![setting("group.initial.rebalance.delay.ms", "20"), setting("group.min.session.timeout.ms", "50")];
-    let sources = Sources { arguments, ..Default::default() };
-    Arc::new(Config::load(&sources).unwrap().config)
-}
-
-fn image(node_id: i32) -> Arc<Image> {
-    let mut image = Image::empty();
-    for (name, id, partitions) in [(OFFSETS_TOPIC, OFFSETS_ID, PARTITIONS), ("t", TOPIC_ID, 1)] {
-        image.apply(&TopicRecord { name: Str::from(name), topic_id: id, ..Default::default() }.into()).unwrap();
-        for partition_id in 0..partitions {
-            let record = PartitionRecord {
-                topic_id: id,
-                partition_id,
-                replicas: vec![node_id],
-                isr: vec![node_id],
-                leader: node_id,
-                directories: vec![Uuid::from_u128(1)],
-                ..Default::default()
-            };
-            image.apply(&record.into()).unwrap();
-        }
-    }
-    Arc::new(image)
 }
 
 fn caller() -> Caller {
@@ -248,7 +202,7 @@ fn a_stop_sends_those_who_wait_away_and_partitions_that_go_take_their_coordinato
 }
 
 fn groups_without_topic(place: &Place) -> Rc<Groups> {
-    let groups = groups(&place.partitions, &place.config, &place.image);
+    let groups = groups(&place.storage, &place.config, &place.image);
     groups.image_changed(&place.image, &Arc::new(Image::empty()));
     groups
 }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::host::Host;
 use super::log::OffsetsLog;
 use crate::cluster::Image;
+use crate::drive::coordinators::Hosts;
 use crate::group::{Call, Caller, GroupConfig, Now, Reply};
 use crate::log::{ValidatedBatch, VerificationGuard};
 use crate::rt::sync::Notify;

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 
 use super::{Common, Markers};
+use crate::drive::coordinators::{Hosts, replay_log};
 use crate::drive::groups::log::OffsetsLog;
 use crate::drive::groups::partition_log::PartitionLog;
 use crate::group::coordinator_error;
@@ -27,8 +28,6 @@ use crate::wire::{ErrorCode, Str};
 const RECORD_BYTES: usize = 512;
 /// Ids that one step of expiry looks at, and so the tombstones of one batch.
 const EXPIRY_LOOKS: usize = 1_000;
-/// Records that are replayed between two looks at what else the shard has to do.
-const RECORDS_PER_PAUSE: usize = 256;
 /// Pauses between attempts to write markers that were not taken.
 const MARKER_PAUSE_MIN: Duration = Duration::from_millis(20);
 const MARKER_PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -81,17 +80,6 @@ impl Host {
         })
     }
 
-    /// Resolves when the coordinator does not serve any more because its log failed it.
-    pub(super) async fn failed(&self) {
-        loop {
-            let has_failed = self.has_failed.notified();
-            if matches!(&*self.life.borrow(), Life::Failed) {
-                return;
-            }
-            has_failed.await;
-        }
-    }
-
     // Loading
 
     /// Reads the whole log and starts to serve; gives the number of ids. What was decided before is brought to its end from now on.
@@ -123,22 +111,9 @@ impl Host {
 
     async fn replay_log(&self, config: TransactionConfig) -> Result<Coordinator, LoadError> {
         let mut coordinator = Coordinator::new(config);
-        let (mut offset, mut records) = (0, 0);
-        loop {
-            let batches = self.log.read(offset).await.map_err(LoadError::Read)?;
-            if batches.is_empty() {
-                return Ok(coordinator);
-            }
-            for batch in &batches {
-                records += replay_batch(&mut coordinator, batch)?;
-                let header = BatchHeader::parse(batch).map_err(LoadError::Batch)?;
-                offset = header.last_offset() + 1;
-                if records >= RECORDS_PER_PAUSE {
-                    records = 0;
-                    rt::yield_now().await;
-                }
-            }
-        }
+        let replay = async |_, batch: &Bytes| replay_batch(&mut coordinator, batch);
+        replay_log(&self.log, replay, &async || rt::yield_now().await).await?;
+        Ok(coordinator)
     }
 
     // Calls
@@ -397,13 +372,6 @@ impl Host {
 
     // What happens around it
 
-    /// Stops serving and tells everybody who waits to look elsewhere.
-    pub(super) fn dismiss(&self) {
-        *self.life.borrow_mut() = Life::Failed;
-        self.completing.borrow_mut().clear();
-        self.completed.notify_all();
-    }
-
     /// What was appended may not be durable: what this coordinator holds for true may not be.
     fn fail(&self, error: ErrorCode) {
         let is_serving = matches!(&*self.life.borrow(), Life::Serving(_));
@@ -420,6 +388,18 @@ impl Host {
             self.completed.notify_all();
             self.has_failed.notify_all();
         }
+    }
+}
+
+impl Hosts for Host {
+    fn dismiss(&self) {
+        *self.life.borrow_mut() = Life::Failed;
+        self.completing.borrow_mut().clear();
+        self.completed.notify_all();
+    }
+
+    async fn failed(&self) {
+        self.has_failed.until(|| matches!(&*self.life.borrow(), Life::Failed)).await;
     }
 }
 
@@ -464,13 +444,19 @@ impl std::fmt::Display for LoadError {
     }
 }
 
-/// Replays one batch of the log and gives the number of its records.
-fn replay_batch(coordinator: &mut Coordinator, batch: &Bytes) -> Result<usize, LoadError> {
+impl From<ErrorCode> for LoadError {
+    fn from(error: ErrorCode) -> LoadError {
+        LoadError::Read(error)
+    }
+}
+
+/// Replays one batch of the log and gives the offset behind it.
+fn replay_batch(coordinator: &mut Coordinator, batch: &Bytes) -> Result<i64, LoadError> {
     let header = BatchHeader::parse(batch).map_err(LoadError::Batch)?;
     header.check_crc(batch).map_err(LoadError::Batch)?;
     let base_offset = header.base_offset;
     if header.attributes.is_control() {
-        return Ok(0);
+        return Ok(header.last_offset() + 1);
     }
     if header.compression().map_err(LoadError::Batch)? != Compression::None {
         return Err(LoadError::Compressed { offset: base_offset });
@@ -486,5 +472,5 @@ fn replay_batch(coordinator: &mut Coordinator, batch: &Bytes) -> Result<usize, L
             coordinator.replay(&record);
         }
     }
-    Ok(header.record_count.max(0) as usize)
+    Ok(header.last_offset() + 1)
 }

@@ -7,8 +7,7 @@ mod host;
 #[cfg(test)]
 mod tests;
 
-use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::BTreeMap;
+use std::cell::{OnceCell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
@@ -16,15 +15,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::host::Host;
+use super::coordinators::{Hosting, LogLimits, supervise};
 use crate::cluster::features::TRANSACTION_VERSION;
-use crate::cluster::{Image, TopicIdPartition, TopicImage};
-use crate::config::{Config, TopicSettings};
+use crate::cluster::{Image, TopicIdPartition};
+use crate::config::Config;
 use crate::drive::groups::partition_log::PartitionLog;
 use crate::partition::Partitions;
-use crate::rt::sync::Budget;
 use crate::rt::{self, Task};
 use crate::txn::{Call, Reply, TRANSACTIONS_TOPIC, TransactionConfig};
 use crate::wire::{ErrorCode, Str};
+
+pub use super::coordinators::Coordinators;
 
 /// A call for the transaction coordinators of one shard.
 #[derive(Debug)]
@@ -33,15 +34,6 @@ pub struct TransactionRequest {
     pub call: Call,
     /// How long the broker itself waits for the end of the transaction before, instead of answering CONCURRENT_TRANSACTIONS at once.
     pub patience: Duration,
-}
-
-/// Which coordinators of the shard are meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Coordinators {
-    /// That of one partition of `__transaction_state`, which this shard is believed to own.
-    Of(TopicIdPartition),
-    /// All of them; for ListTransactions alone.
-    All,
 }
 
 /// The end of a transaction in some partitions, to be written by their owners.
@@ -66,27 +58,14 @@ pub struct TransactionSurroundings {
     pub write_markers: Box<dyn Fn(Markers) -> LocalFuture<Vec<ErrorCode>>>,
 }
 
-/// Coordinators of a shard that load at the same time: each holds a read's worth of memory meanwhile.
-const LOADS_AT_ONCE: usize = 2;
-
-/// The most that one read of a load may bring, whatever `transaction.state.log.load.buffer.size` says.
-const LOAD_BYTES_MAX: usize = 1 << 20;
-
 /// How long a record may take to become durable before the client hears that the coordinator is not available. Kafka takes `request.timeout.ms`, 30 seconds by default.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a coordinator whose log failed it rests before it is loaded again.
-const RELOAD_PAUSE: Duration = Duration::from_secs(5);
-
 /// The transaction coordinators of this shard.
 pub struct Transactions {
-    partitions: Rc<Partitions>,
+    hosting: Hosting<Host>,
     config: Arc<Config>,
-    hosted: RefCell<BTreeMap<TopicIdPartition, Hosted>>,
     common: Rc<Common>,
-    /// `max.message.bytes` of the topic.
-    batch_bytes_max: Rc<Cell<usize>>,
-    loads: Budget,
     keeper: RefCell<Option<Task<()>>>,
 }
 
@@ -96,22 +75,13 @@ struct Common {
     image: RefCell<Arc<Image>>,
 }
 
-/// A coordinator, and the task that has it loaded; dropping it ends both.
-struct Hosted {
-    host: Rc<Host>,
-    _supervisor: Task<()>,
-}
-
 impl Transactions {
     /// Without a coordinator; `image_changed` brings them, after `set_surroundings`.
     pub fn new(partitions: Rc<Partitions>, config: Arc<Config>) -> Rc<Transactions> {
         let transactions = Rc::new(Transactions {
-            partitions,
+            hosting: Hosting::new(TRANSACTIONS_TOPIC, partitions),
             config,
-            hosted: RefCell::default(),
             common: Rc::new(Common { surroundings: OnceCell::new(), image: RefCell::new(Arc::new(Image::empty())) }),
-            batch_bytes_max: Rc::default(),
-            loads: Budget::new(LOADS_AT_ONCE),
             keeper: RefCell::default(),
         });
         let keeper = rt::spawn_background(keep_time(Rc::downgrade(&transactions)));
@@ -130,7 +100,7 @@ impl Transactions {
     pub async fn handle(&self, request: TransactionRequest) -> Reply {
         let TransactionRequest { to, call, patience } = request;
         match to {
-            Coordinators::Of(partition) => match self.host(&partition) {
+            Coordinators::Of(partition) => match self.hosting.host(&partition) {
                 Some(host) => host.call(&call, patience).await,
                 None => call.refuse(ErrorCode::NotCoordinator),
             },
@@ -142,7 +112,7 @@ impl Transactions {
     async fn list(&self, call: &Call) -> Reply {
         assert!(matches!(call, Call::List { .. }), "only lists are asked of all coordinators");
         let mut listed = Vec::new();
-        for host in self.hosts() {
+        for host in self.hosting.hosts() {
             match host.call(call, Duration::ZERO).await {
                 Reply::Listed(Ok(transactions)) => listed.extend(transactions),
                 Reply::Listed(Err(ErrorCode::NotCoordinator)) => {}
@@ -152,77 +122,29 @@ impl Transactions {
         Reply::Listed(Ok(listed))
     }
 
-    fn host(&self, partition: &TopicIdPartition) -> Option<Rc<Host>> {
-        self.hosted.borrow().get(partition).map(|hosted| Rc::clone(&hosted.host))
-    }
-
-    fn hosts(&self) -> Vec<Rc<Host>> {
-        self.hosted.borrow().values().map(|hosted| Rc::clone(&hosted.host)).collect()
-    }
-
     // Which coordinators there are
 
     /// The metadata has changed, and the partitions of this shard with it: coordinators come and go with theirs.
     pub fn image_changed(self: &Rc<Self>, image: &Arc<Image>) {
         self.common.image.replace(Arc::clone(image));
-        let led = match image.topic(TRANSACTIONS_TOPIC) {
-            Some(topic) => {
-                self.take_settings(image, topic);
-                self.led_here(topic)
-            }
-            None => Vec::new(),
-        };
-        self.hosted.borrow_mut().retain(|partition, hosted| {
-            let stays = led.contains(partition);
-            if !stays {
-                hosted.host.dismiss();
-            }
-            stays
-        });
-        for partition in led {
-            self.start_hosting(partition);
-        }
+        let limits = LogLimits { load_bytes: self.config.transaction_state_log_load_buffer_size(), commit_timeout: COMMIT_TIMEOUT };
+        self.hosting.image_changed(&self.config, image, &limits, |index, log| self.start(index, log));
     }
 
-    fn take_settings(&self, image: &Image, topic: &TopicImage) {
-        match TopicSettings::resolve(image.topic_overrides(&topic.name), &self.config) {
-            Ok(settings) => self.batch_bytes_max.set(settings.max_message_bytes as usize),
-            Err(error) => {
-                tracing::error!(topic = TRANSACTIONS_TOPIC, %error, "a setting of the topic is not valid; the one before stands")
-            }
-        }
-    }
-
-    fn led_here(&self, topic: &TopicImage) -> Vec<TopicIdPartition> {
-        let keys = (0..topic.partition_count()).map(|index| TopicIdPartition { topic_id: topic.id, partition: index });
-        let is_led =
-            |key: &TopicIdPartition| topic.partition(key.partition).is_some_and(|partition| partition.leader == self.config.node_id());
-        keys.filter(|key| is_led(key) && self.partitions.get(key).is_some()).collect()
-    }
-
-    fn start_hosting(self: &Rc<Self>, id: TopicIdPartition) {
-        if self.hosted.borrow().contains_key(&id) {
-            return;
-        }
-        let Some(partition) = self.partitions.get(&id) else { return };
-        let log = PartitionLog {
-            partition,
-            journal: Rc::clone(self.partitions.journal()),
-            batch_bytes_max: Rc::clone(&self.batch_bytes_max),
-            read_bytes: (self.config.transaction_state_log_load_buffer_size() as usize).min(LOAD_BYTES_MAX),
-            commit_timeout: COMMIT_TIMEOUT,
-        };
+    fn start(self: &Rc<Self>, index: i32, log: PartitionLog) -> (Rc<Host>, Task<()>) {
         let host = Host::new(log, Rc::clone(&self.common));
-        let supervisor = rt::spawn(supervise(Rc::downgrade(self), Rc::clone(&host), id.partition));
-        self.hosted.borrow_mut().insert(id, Hosted { host, _supervisor: supervisor });
+        let transactions = Rc::downgrade(self);
+        let load = async move |host: &Host| {
+            load(&*transactions.upgrade()?, host, index).await;
+            Some(())
+        };
+        (Rc::clone(&host), rt::spawn(supervise(host, load)))
     }
 
     /// Everybody who waits is told to look elsewhere; nothing is served any more. What was answered is durable, and what is decided comes to its end at the next start.
     pub async fn stop(&self) {
         self.keeper.replace(None);
-        for hosted in std::mem::take(&mut *self.hosted.borrow_mut()).into_values() {
-            hosted.host.dismiss();
-        }
+        self.hosting.dismiss_all();
     }
 }
 
@@ -258,27 +180,17 @@ fn transaction_config(config: &Config) -> TransactionConfig {
     }
 }
 
-/// Has a coordinator loaded, and again whenever its log has failed it.
-async fn supervise(transactions: Weak<Transactions>, host: Rc<Host>, index: i32) {
-    loop {
-        {
-            let Some(transactions) = transactions.upgrade() else { return };
-            let _permit = transactions.loads.acquire(1).await;
-            let began = Instant::now();
-            match host.load(transaction_config(&transactions.config)).await {
-                Ok(count) => tracing::debug!(
-                    partition = index,
-                    transactional_ids = count,
-                    ms = began.elapsed().as_millis() as u64,
-                    "loaded a transaction coordinator"
-                ),
-                Err(error) => {
-                    tracing::error!(partition = index, %error, "a transaction coordinator cannot be loaded; its ids are not served")
-                }
-            }
-        }
-        host.failed().await;
-        rt::sleep(RELOAD_PAUSE).await;
+async fn load(transactions: &Transactions, host: &Host, index: i32) {
+    let _turn = transactions.hosting.turn_to_load().await;
+    let began = Instant::now();
+    match host.load(transaction_config(&transactions.config)).await {
+        Ok(count) => tracing::debug!(
+            partition = index,
+            transactional_ids = count,
+            ms = began.elapsed().as_millis() as u64,
+            "loaded a transaction coordinator"
+        ),
+        Err(error) => tracing::error!(partition = index, %error, "a transaction coordinator cannot be loaded; its ids are not served"),
     }
 }
 
@@ -300,13 +212,13 @@ async fn keep_time(transactions: Weak<Transactions>) {
         rt::sleep_until(next_abort.min(next_expiry)).await;
         let Some(transactions) = transactions.upgrade() else { return };
         if Instant::now() >= next_abort {
-            for host in transactions.hosts() {
+            for host in transactions.hosting.hosts() {
                 host.abort_timed_out().await;
             }
             next_abort = Instant::now() + abort_interval;
         }
         if Instant::now() >= next_expiry {
-            for host in transactions.hosts() {
+            for host in transactions.hosting.hosts() {
                 host.expire().await;
             }
             next_expiry = Instant::now() + expiry_interval;

@@ -1,20 +1,14 @@
 //! Transaction coordinators on a real shard, with a journal and partitions in a temporary directory; the owners of other partitions are played by the tests.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
 use uuid::Uuid;
 
 use super::*;
-use crate::config::Sources;
-use crate::disk::checkpoint::slot::Slot;
-use crate::disk::journal::file::ring_path;
-use crate::disk::journal::{Journal, RingFile};
-use crate::disk::placement::{CheckpointTurn, Placement};
-use crate::partition::{NewPartition, PartitionsOptions};
-use crate::rt::file::Durability;
+use crate::drive::testing::{self, Storage};
 use crate::txn::Producer;
-use crate::wire::records::{FeatureLevelRecord, PartitionRecord, TopicRecord};
+use crate::wire::records::FeatureLevelRecord;
 
 const TRANSACTIONS_ID: Uuid = Uuid::from_u128(0x7a);
 const TOPIC_ID: Uuid = Uuid::from_u128(0x70);
@@ -34,8 +28,7 @@ struct Owners {
 
 /// A shard's storage, the coordinator over it, and the owners around it.
 struct Place {
-    _directory: tempfile::TempDir,
-    partitions: Rc<Partitions>,
+    storage: Storage,
     config: Arc<Config>,
     image: Arc<Image>,
     owners: Rc<Owners>,
@@ -44,30 +37,20 @@ struct Place {
 
 impl Place {
     async fn new(settings: &[(&str, &str)]) -> Place {
-        let directory = tempfile::tempdir().unwrap();
-        let ring = RingFile::create_blocking(&ring_path(directory.path(), 0), 8 << 20, true).unwrap();
-        let journal = Journal::start(ring, rt::random_uuid(), Durability::Dsync);
-        let turn = CheckpointTurn { journal_directory: directory.path().into(), shard: 0, number: 1, slot: Slot::A };
-        let placement = Placement::start(journal.clone(), turn, true);
-        let partitions = Partitions::new(journal, placement, PartitionsOptions::default());
-        let new = NewPartition {
-            id: COORDINATOR,
-            topic: Arc::from(TRANSACTIONS_TOPIC),
-            data_directory: directory.path().into(),
-            directory_id: Uuid::from_u128(1),
-        };
-        partitions.create(new, &TopicSettings::default()).await.unwrap().become_leader(7);
-        let arguments = settings.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        let config = Arc::new(Config::load(&Sources { arguments, ..Default::default() }).unwrap().config);
-        let image = image(config.node_id());
-        let owners = Rc::new(Owners::default());
-        let transactions = transactions(&partitions, &config, &image, &owners);
-        Place { _directory: directory, partitions, config, image, owners, transactions }
+        let state = (TRANSACTIONS_TOPIC, TRANSACTIONS_ID, 1);
+        let storage = Storage::with(state, 7).await;
+        let config = testing::config(settings);
+        let mut image = testing::image(config.node_id(), &[state, ("t", TOPIC_ID, 3)]);
+        let feature = FeatureLevelRecord { name: Str::from(TRANSACTION_VERSION), feature_level: 2, ..Default::default() };
+        image.apply(&feature.into()).unwrap();
+        let (image, owners) = (Arc::new(image), Rc::new(Owners::default()));
+        let transactions = transactions(&storage, &config, &image, &owners);
+        Place { storage, config, image, owners, transactions }
     }
 
     /// The coordinator ends as at a kill, and another takes over what is in the log.
     fn replace_coordinator(&mut self) {
-        self.transactions = transactions(&self.partitions, &self.config, &self.image, &self.owners);
+        self.transactions = transactions(&self.storage, &self.config, &self.image, &self.owners);
     }
 
     async fn ask(&self, call: Call, patience: Duration) -> Reply {
@@ -127,10 +110,10 @@ fn id() -> Str {
     Str::from("teller")
 }
 
-fn transactions(partitions: &Rc<Partitions>, config: &Arc<Config>, image: &Arc<Image>, owners: &Rc<Owners>) -> Rc<Transactions> {
-    let transactions = Transactions::new(Rc::clone(partitions), Arc::clone(config));
+fn transactions(storage: &Storage, config: &Arc<Config>, image: &Arc<Image>, owners: &Rc<Owners>) -> Rc<Transactions> {
+    let transactions = Transactions::new(Rc::clone(&storage.partitions), Arc::clone(config));
     let next_id = Rc::new(Cell::new(100));
-    let log = partitions.get(&COORDINATOR).unwrap();
+    let log = storage.partitions.get(&COORDINATOR).unwrap();
     let owners = Rc::clone(owners);
     transactions.set_surroundings(TransactionSurroundings {
         next_producer_id: Box::new(move || {
@@ -152,28 +135,6 @@ fn transactions(partitions: &Rc<Partitions>, config: &Arc<Config>, image: &Arc<I
     });
     transactions.image_changed(image);
     transactions
-}
-
-fn image(node_id: i32) -> Arc<Image> {
-    let mut image = Image::empty();
-    let feature = FeatureLevelRecord { name: Str::from(TRANSACTION_VERSION), feature_level: 2, ..Default::default() };
-    image.apply(&feature.into()).unwrap();
-    for (name, id, partitions) in [(TRANSACTIONS_TOPIC, TRANSACTIONS_ID, 1), ("t", TOPIC_ID, 3)] {
-        image.apply(&TopicRecord { name: Str::from(name), topic_id: id, ..Default::default() }.into()).unwrap();
-        for partition_id in 0..partitions {
-            let record = PartitionRecord {
-                topic_id: id,
-                partition_id,
-                replicas: vec![node_id],
-                isr: vec![node_id],
-                leader: node_id,
-                directories: vec![Uuid::from_u128(1)],
-                ..Default::default()
-            };
-            image.apply(&record.into()).unwrap();
-        }
-    }
-    Arc::new(image)
 }
 
 #[test]
