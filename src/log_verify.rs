@@ -147,7 +147,7 @@ impl Verification {
                 }
             }
             LogFileKind::ProducerSnapshot => {
-                if let Err(error) = producer_snapshot::decode(&std::fs::read(path)?, base_offset) {
+                if let Err(error) = producer_snapshot::decode(&std::fs::read(path)?) {
                     self.damage(path, 0, &error.to_string());
                 }
             }

@@ -7,6 +7,7 @@ pub mod graveyard;
 pub mod index_files;
 pub mod journal;
 pub mod placement;
+pub mod producers;
 pub mod reader;
 pub mod recovery;
 pub mod segment_files;

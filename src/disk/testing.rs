@@ -26,7 +26,7 @@ use crate::log::offset_index::OffsetIndexTail;
 use crate::log::segment_scan::tests::encoded;
 use crate::log::state::ActiveIndexes;
 use crate::log::time_index::TimeIndexTail;
-use crate::log::{BatchInfo, LeaderEpochs, Log, LogStart, Origin, RollRules, Segments, ValidatedBatch, producer_snapshot};
+use crate::log::{BatchInfo, LeaderEpochs, Log, LogStart, Origin, ProducerStates, RollRules, Segments, ValidatedBatch};
 use crate::rt;
 use crate::rt::file::sync_directory_blocking;
 
@@ -85,7 +85,7 @@ impl PlacementTarget for FakePartition {
             high_watermark: log.log_start_offset(),
             segments: log.segments().iter().copied().collect(),
             leader_epochs: log.leader_epochs().entries().to_vec(),
-            producers: producer_snapshot::encode(log.producers()),
+            producers: log.producers().producers().clone(),
             aborted: Vec::new(),
             cleaned_to: None,
         }
@@ -243,7 +243,7 @@ impl FakePartition {
         let mut log = self.log.borrow_mut();
         let mut books: Vec<_> = log.segments().iter().copied().filter(|book| book.base_offset <= segment_base).collect();
         books.last_mut().expect("the segment is there").size_bytes = position;
-        let mut producers = crate::log::ProducerStates::new(0);
+        let mut producers = ProducerStates::new(0);
         for bytes in &self.memory.borrow().batches {
             let info = BatchInfo::decode(bytes).expect("a whole batch");
             if info.last_offset() < end_offset {
@@ -273,7 +273,7 @@ impl FakePartition {
             segments: Segments::new(facts.segments, 0),
             indexes: ActiveIndexes::new(OffsetIndexTail::new(active, 0), TimeIndexTail::new(active, 0, None)),
             leader_epochs: LeaderEpochs::from_entries(facts.leader_epochs),
-            producers: producer_snapshot::decode(&facts.producers, facts.end_offset).expect("a sound snapshot"),
+            producers: ProducerStates::of(facts.producers, facts.end_offset),
         };
         let partition = Rc::new(Self {
             key: facts.partition,
@@ -421,14 +421,13 @@ pub fn compare_partition(memory: &mut Memory, partition: &RecoveredPartition) {
         let tail = &bytes[size..];
         assert!(tail.len() < 4096 && tail.iter().all(|byte| *byte == 0), "{name}, what lies behind segment {}", book.base_offset);
     }
-    let producers = producer_snapshot::decode(&facts.producers, facts.end_offset).expect("a sound snapshot");
     if let Some(last) = memory.batches.last() {
         let info = BatchInfo::decode(last).expect("a whole batch");
-        let producer = producers.get(7).expect("its producer is known");
+        let producer = facts.producers.get(&7).expect("its producer is known");
         assert_eq!(producer.last_sequence(), info.last_sequence(), "{name}, the producer's last sequence");
         assert_eq!(producer.batches.last().map(|batch| batch.last_offset), Some(info.last_offset()), "{name}, the producer's last offset");
     } else {
-        assert!(producers.is_empty(), "{name} knows a producer of nothing");
+        assert!(facts.producers.is_empty(), "{name} knows a producer of nothing");
     }
 }
 

@@ -19,7 +19,11 @@ pub async fn expire_producers(partitions: Weak<Partitions>, config: impl Fn() ->
         let (all, expiration_ms) = (partitions.all(), i64::from(settings.producer_id_expiration_ms()));
         drop(partitions);
         for (index, partition) in all.iter().enumerate() {
-            partition.expire_producers(rt::wall_clock_ms(), expiration_ms);
+            let mut after = partition.expire_producers(rt::wall_clock_ms(), expiration_ms, None);
+            while after.is_some() {
+                rt::yield_now().await;
+                after = partition.expire_producers(rt::wall_clock_ms(), expiration_ms, after);
+            }
             if index % PARTITIONS_AT_ONCE == PARTITIONS_AT_ONCE - 1 {
                 rt::yield_now().await;
             }

@@ -3,11 +3,13 @@
 //! Batches and records of a segment, entries of the indexes, producers of a snapshot. What a record of one of Kafka's own topics says is printed decoded where a `Decoder` is chosen.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::offset_index::OffsetIndex;
 use super::producer_snapshot::{self, SnapshotError};
+use super::producer_state::ProducerState;
 use super::time_index::TimeIndex;
 use super::transaction_index;
 use crate::wire::batch::{
@@ -195,10 +197,8 @@ pub fn transaction_index_lines(bytes: &[u8]) -> Vec<String> {
 
 /// The producers of a snapshot, by id.
 pub fn snapshot_lines(bytes: &[u8]) -> Result<Vec<String>, SnapshotError> {
-    let states = producer_snapshot::decode(bytes, 0)?;
-    let mut producers: Vec<_> = states.iter().collect();
-    producers.sort_unstable_by_key(|(producer_id, _)| *producer_id);
-    let line = |(producer_id, state): (i64, &super::producer_state::ProducerState)| {
+    let producers = producer_snapshot::decode(bytes)?;
+    let line = |(producer_id, state): (&i64, &Arc<ProducerState>)| {
         let mut line = format!(
             "producerId: {producer_id} producerEpoch: {} coordinatorEpoch: {} currentTxnFirstOffset: {} lastTimestamp: {} ",
             state.epoch,
@@ -219,7 +219,7 @@ pub fn snapshot_lines(bytes: &[u8]) -> Result<Vec<String>, SnapshotError> {
         }
         line
     };
-    Ok(producers.into_iter().map(line).collect())
+    Ok(producers.iter().map(line).collect())
 }
 
 /// As Java prints an OptionalLong.

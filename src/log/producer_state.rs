@@ -7,8 +7,9 @@
 //! producer of old records is not forgotten between two of its batches.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
 
-use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::batch::{BatchInfo, EndMarker, Origin, sequence_minus};
@@ -145,10 +146,23 @@ pub struct ProducerView {
     pub transaction_first_offset: i64,
 }
 
+/// Producers by id. The map is persistent (imbl): a copy costs nothing and stays as it is, so that the producers of one moment can be written down a few at a time while the log
+/// goes on; and it grows without ever being copied as a whole.
+pub type Producers = imbl::OrdMap<i64, Arc<ProducerState>>;
+
+/// Producers that one step of a longer work looks at, so that it takes a fraction of a millisecond, however many there are.
+pub const PRODUCERS_PER_STEP: usize = 500;
+
+/// Some of the producers, those with the lowest ids above `after`.
+pub fn some_producers(producers: &Producers, after: Option<i64>) -> impl Iterator<Item = (i64, &ProducerState)> {
+    let above = after.map_or(Bound::Unbounded, Bound::Excluded);
+    producers.range((above, Bound::Unbounded)).take(PRODUCERS_PER_STEP).map(|(producer_id, state)| (*producer_id, &**state))
+}
+
 /// All producers of one log, its open transactions, and those that are decided but whose marker is not below the high watermark yet.
 #[derive(Clone, Debug, Default)]
 pub struct ProducerStates {
-    producers: HashMap<i64, ProducerState, foldhash::fast::FixedState>,
+    producers: Producers,
     /// First offset to producer id.
     open_transactions: BTreeMap<i64, i64>,
     /// First offset to the marker's offset.
@@ -160,6 +174,13 @@ pub struct ProducerStates {
 impl ProducerStates {
     pub fn new(end_offset: i64) -> Self {
         Self { end_offset, ..Self::default() }
+    }
+
+    /// The state as of `end_offset`, from the producers of that moment.
+    pub fn of(producers: Producers, end_offset: i64) -> Self {
+        let open = |(id, state): (&i64, &Arc<ProducerState>)| state.transaction_first_offset.map(|first_offset| (first_offset, *id));
+        let open_transactions = producers.iter().filter_map(open).collect();
+        Self { producers, open_transactions, unreplicated_transactions: BTreeMap::new(), end_offset }
     }
 
     pub fn len(&self) -> usize {
@@ -175,20 +196,16 @@ impl ProducerStates {
     }
 
     pub fn get(&self, producer_id: i64) -> Option<&ProducerState> {
-        self.producers.get(&producer_id)
+        self.producers.get(&producer_id).map(|state| &**state)
     }
 
-    /// In no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = (i64, &ProducerState)> {
-        self.producers.iter().map(|(&producer_id, state)| (producer_id, state))
+    /// The producers of this moment.
+    pub fn producers(&self) -> &Producers {
+        &self.producers
     }
 
-    /// Puts a producer back as a snapshot tells it.
-    pub fn restore(&mut self, producer_id: i64, state: ProducerState) {
-        if let Some(first_offset) = state.transaction_first_offset {
-            self.open_transactions.insert(first_offset, producer_id);
-        }
-        self.producers.insert(producer_id, state);
+    fn change(&mut self, producer_id: i64) -> &mut ProducerState {
+        Arc::make_mut(self.producers.entry(producer_id).or_insert_with(|| Arc::new(ProducerState::empty())))
     }
 
     /// Whether `info` may follow what its producer sent before. Says Accept of any batch without a producer id.
@@ -196,7 +213,7 @@ impl ProducerStates {
         if !info.has_producer_id() || origin == Origin::Replication {
             return Ok(ProducerCheck::Accept);
         }
-        let state = self.producers.get(&info.producer_id);
+        let state = self.get(info.producer_id);
         if let (Some(marker), Origin::Coordinator { transaction_version }) = (end_marker, origin) {
             check_marker(info, marker, state, transaction_version)?;
             return Ok(ProducerCheck::Accept);
@@ -237,7 +254,7 @@ impl ProducerStates {
 
     fn apply_data(&mut self, info: &BatchInfo, appended_ms: i64) {
         let last_offset = info.last_offset();
-        let state = self.producers.entry(info.producer_id).or_insert_with(ProducerState::empty);
+        let state = self.change(info.producer_id);
         state.set_epoch(info.producer_epoch);
         state.remember(RememberedBatch {
             last_sequence: info.last_sequence(),
@@ -256,7 +273,7 @@ impl ProducerStates {
 
     fn apply_marker(&mut self, info: &BatchInfo, marker: &EndMarker, appended_ms: i64) -> Option<CompletedTransaction> {
         let last_offset = info.last_offset();
-        let state = self.producers.entry(info.producer_id).or_insert_with(ProducerState::empty);
+        let state = self.change(info.producer_id);
         let first_offset = state.transaction_first_offset.take();
         state.set_epoch(info.producer_epoch);
         state.last_marker_offset = last_offset;
@@ -322,18 +339,25 @@ impl ProducerStates {
         self.end_offset = self.end_offset.max(log_start_offset);
     }
 
-    /// Forgets the producers that have been idle for `expiration_ms`, never one with an open transaction. Returns how many.
-    pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) -> usize {
-        let before = self.producers.len();
-        self.producers.retain(|_, state| !state.is_expired(now_ms, expiration_ms));
-        before - self.producers.len()
+    /// Looks at some producers, those with the lowest ids above `after`, and forgets the ones that have been idle for `expiration_ms`, never one with an open transaction. Gives the id
+    /// to go on after; None when all have been looked at.
+    pub fn expire(&mut self, now_ms: i64, expiration_ms: i64, after: Option<i64>) -> Option<i64> {
+        let (mut looks, mut last, mut expired) = (0, None, Vec::new());
+        for (producer_id, state) in some_producers(&self.producers, after) {
+            (looks, last) = (looks + 1, Some(producer_id));
+            if state.is_expired(now_ms, expiration_ms) {
+                expired.push(producer_id);
+            }
+        }
+        for producer_id in expired {
+            self.producers.remove(&producer_id);
+        }
+        last.filter(|_| looks == PRODUCERS_PER_STEP)
     }
 
     /// The producers as a client may see them: nothing that a batch at or above `high_watermark` brought. Sorted by producer id.
     pub fn views(&self, high_watermark: i64) -> Vec<ProducerView> {
-        let mut views: Vec<_> = self.producers.iter().filter_map(|(&id, state)| view(id, state, high_watermark)).collect();
-        views.sort_unstable_by_key(|view| view.producer_id);
-        views
+        self.producers.iter().filter_map(|(id, state)| view(*id, state, high_watermark)).collect()
     }
 }
 

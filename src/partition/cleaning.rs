@@ -17,7 +17,7 @@ use crate::disk::compacted_segment::{CompactedSegment, discard_swap_blocking, di
 use crate::disk::journal::{EntryHeader, JournalError};
 use crate::disk::reader::{ReadError, SegmentView};
 use crate::log::compaction::choice::groups;
-use crate::log::compaction::{BatchFilter, Choice, LastRecord, OffsetMap, TransactionTracker};
+use crate::log::compaction::{BatchFilter, Choice, OffsetMap, TransactionTracker};
 use crate::log::offset_index::OFFSET_ENTRY_BYTES;
 use crate::log::{BATCH_HEADER_BYTES, BatchInfo, EndMarker, SegmentBook};
 use crate::rt;
@@ -154,7 +154,7 @@ impl Partition {
         let mut report = RoundReport::default();
         let filter = BatchFilter {
             map: &map,
-            last_records: LastRecord::of_all(self.log.borrow().producers()),
+            producers: self.log.borrow().producers().producers().clone(),
             round_end: choice.first_uncleanable,
             now_ms,
             delete_retention_ms: self.keeping.get().compaction.delete_retention_ms,

@@ -30,14 +30,11 @@ use std::path::Path;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::cluster::TopicIdPartition;
 use crate::disk::checkpoint::{PartitionFacts, PartitionHome, PlacedEnd};
 use crate::disk::journal::JournalError;
 use crate::disk::placement::PlacementTarget;
 use crate::disk::tail::Tail;
-use crate::log::producer_snapshot;
 use crate::log::transaction_index::AbortedTransaction;
 use crate::log::{Log, NO_LEADER_EPOCH, ProducerView, VerificationGuard};
 
@@ -97,8 +94,6 @@ pub struct Partition {
     cleaning: CleaningState,
     /// The directory holds nothing of an earlier life that should not be there.
     is_swept: Cell<bool>,
-    /// The producers' encoding for checkpoints, with the log end that it tells of.
-    encoded_producers: RefCell<Option<(i64, Bytes)>>,
 }
 
 /// Who leads, as far as this replica knows.
@@ -210,36 +205,20 @@ impl Partition {
         self.durability.set(DurabilityClass::new(settings, &self.topic));
     }
 
-    /// Forgets producers that have been idle for `expiration_ms` (`producer.id.expiration.ms`). To be called now and then.
-    pub fn expire_producers(&self, now_ms: i64, expiration_ms: i64) {
-        if self.log.borrow_mut().producers_mut().expire(now_ms, expiration_ms) > 0 {
-            *self.encoded_producers.borrow_mut() = None;
-        }
+    /// Looks at some producers, those above the id `after`, and forgets the ones that have been idle for `expiration_ms` (`producer.id.expiration.ms`). Gives the id to go on after; None
+    /// when all have been looked at. To be called now and then.
+    pub fn expire_producers(&self, now_ms: i64, expiration_ms: i64, after: Option<i64>) -> Option<i64> {
+        self.log.borrow_mut().producers_mut().expire(now_ms, expiration_ms, after)
     }
 
     /// Something other than new records has changed what a reader sees.
     fn tell_waiters(&self) {
         self.waiters.fire_all();
     }
-
-    /// Producer state as of the log's end, encoded again only if the log has grown since.
-    fn producers_encoded(&self) -> Bytes {
-        let log = self.log.borrow();
-        let mut encoded = self.encoded_producers.borrow_mut();
-        match &*encoded {
-            Some((end_offset, bytes)) if *end_offset == log.log_end_offset() => bytes.clone(),
-            _ => {
-                let bytes = producer_snapshot::encode(log.producers());
-                *encoded = Some((log.log_end_offset(), bytes.clone()));
-                bytes
-            }
-        }
-    }
 }
 
 impl PlacementTarget for Partition {
     fn facts(&self) -> PartitionFacts {
-        let producers = self.producers_encoded();
         let log = self.log.borrow();
         PartitionFacts {
             partition: self.id,
@@ -249,7 +228,7 @@ impl PlacementTarget for Partition {
             high_watermark: self.high_watermark.get(),
             segments: log.segments().iter().copied().collect(),
             leader_epochs: log.leader_epochs().entries().to_vec(),
-            producers,
+            producers: log.producers().producers().clone(),
             aborted: self.aborted.borrow().clone(),
             cleaned_to: self.cleaning.cleaned_to.get(),
         }

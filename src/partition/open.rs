@@ -21,7 +21,7 @@ use crate::log::offset_index::OffsetIndexTail;
 use crate::log::state::ActiveIndexes;
 use crate::log::time_index::TimeIndexTail;
 use crate::log::transaction_index::AbortedTransaction;
-use crate::log::{LeaderEpochs, Log, LogStart, ProducerStates, RollRules, SegmentBook, Segments, producer_snapshot};
+use crate::log::{LeaderEpochs, Log, LogStart, ProducerStates, RollRules, SegmentBook, Segments};
 use crate::rt;
 
 /// What a partition is made of, however it comes into being.
@@ -131,7 +131,6 @@ impl Partition {
             layout: Cell::new(0),
             cleaning: CleaningState::new(parts.cleaned_to),
             is_swept: Cell::new(parts.is_new),
-            encoded_producers: RefCell::default(),
         })
     }
 }
@@ -139,18 +138,13 @@ impl Partition {
 /// The log as the facts tell it.
 fn log_start(facts: PartitionFacts, rules: &RollRules) -> LogStart {
     let active = *facts.segments.last().expect("facts name at least one segment");
-    let producers = producer_snapshot::decode(&facts.producers, facts.end_offset).unwrap_or_else(|error| {
-        // The checkpoint's own checksum held, so this is a defect; the log is worth more than the memory of its producers.
-        tracing::error!(partition = %facts.partition, %error, "producer state cannot be read; producers are taken for new ones");
-        ProducerStates::new(facts.end_offset)
-    });
     LogStart {
         log_start_offset: facts.log_start_offset,
         log_end_offset: facts.end_offset,
         segments: Segments::new(facts.segments, random_seed()),
         indexes: found_indexes(&active, rules),
         leader_epochs: LeaderEpochs::from_entries(facts.leader_epochs),
-        producers,
+        producers: ProducerStates::of(facts.producers, facts.end_offset),
     }
 }
 

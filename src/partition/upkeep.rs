@@ -13,13 +13,15 @@ use super::Partition;
 use crate::disk::directories::{self, DirectoryError};
 use crate::disk::index_files::{self, IndexAppend, IndexFilesState};
 use crate::disk::journal::JournalError;
+use crate::disk::producers;
 use crate::disk::reader::ReadError;
 use crate::log::checkpoint_file;
 use crate::log::file_names::{LEADER_EPOCH_CHECKPOINT, LogFileKind};
 use crate::log::offset_index::OffsetIndexTail;
+use crate::log::producer_snapshot::Encoded;
 use crate::log::time_index::TimeIndexTail;
 use crate::log::transaction_index::AbortedTransaction;
-use crate::log::{Log, Roll, SegmentBook, producer_snapshot};
+use crate::log::{Log, Producers, Roll, SegmentBook};
 use crate::rt;
 use crate::rt::file::{list_directory_blocking, remove_blocking};
 use crate::rt::sync::{Budget, Notify};
@@ -35,8 +37,8 @@ pub(super) struct ClosedSegment {
     roll: Roll,
     /// Whether the counts of entries in its files are known; otherwise the files were found at a start and not looked at yet.
     files_are_open: bool,
-    /// Producer state as of the segment's end, in Kafka's form.
-    snapshot: Bytes,
+    /// As of the segment's end.
+    producers: Producers,
     end_offset: i64,
 }
 
@@ -102,9 +104,9 @@ impl UpkeepQueue {
 impl Partition {
     /// The active segment has been rolled; `end_offset` is where the next one begins.
     pub(super) fn segment_closed(&self, roll: Roll, end_offset: i64) {
-        let snapshot = producer_snapshot::encode_kafka(self.log.borrow().producers());
+        let producers = self.log.borrow().producers().producers().clone();
         let files_are_open = self.upkeep.files_are_open.replace(true);
-        self.closed.borrow_mut().push_back(ClosedSegment { roll, files_are_open, snapshot, end_offset });
+        self.closed.borrow_mut().push_back(ClosedSegment { roll, files_are_open, producers, end_offset });
     }
 
     /// Puts the partition into the queue if there is anything to write.
@@ -187,11 +189,11 @@ impl Partition {
 
     /// Writes the rest of the oldest closed segment's indexes, the producer state at its end, and the leader epochs so far.
     async fn write_closed_segment(&self) -> Result<(), UpkeepError> {
-        let (roll, files_are_open, snapshot, end_offset, book) = {
+        let (roll, files_are_open, producers, end_offset, book) = {
             let closed = self.closed.borrow();
             let segment = closed.front().expect("there is one");
             let book = self.log.borrow().segments().get(segment.roll.previous_base).copied();
-            (segment.roll.clone(), segment.files_are_open, segment.snapshot.clone(), segment.end_offset, book)
+            (segment.roll.clone(), segment.files_are_open, segment.producers.clone(), segment.end_offset, book)
         };
         let previous_base = roll.previous_base;
         if let Some(book) = book {
@@ -214,6 +216,7 @@ impl Partition {
                 aborted: self.aborted_of(book.base_offset),
                 is_final: true,
             };
+            let snapshot = producers::encode_kafka(producers).await;
             self.write_files(append, Some((end_offset, snapshot))).await?;
         }
         self.aborted.borrow_mut().retain(|(base, _)| *base != previous_base);
@@ -403,12 +406,12 @@ impl Partition {
         Ok(())
     }
 
-    async fn write_files(&self, append: IndexAppend, snapshot: Option<(i64, Bytes)>) -> Result<(), UpkeepError> {
+    async fn write_files(&self, append: IndexAppend, snapshot: Option<(i64, Encoded)>) -> Result<(), UpkeepError> {
         let epochs = snapshot.is_some().then(|| checkpoint_file::encode_leader_epochs(self.log.borrow().leader_epochs()));
         rt::blocking(move || {
             append.write_blocking()?;
             if let Some((offset, content)) = snapshot {
-                directories::write_hint_blocking(&append.directory, &LogFileKind::ProducerSnapshot.name(offset), &content)?;
+                directories::write_hint_blocking(&append.directory, &LogFileKind::ProducerSnapshot.name(offset), &content.to_vec())?;
             }
             if let Some(epochs) = epochs {
                 directories::write_hint_blocking(&append.directory, LEADER_EPOCH_CHECKPOINT, epochs.as_bytes())?;
@@ -450,14 +453,15 @@ impl Partition {
             return Ok(());
         }
         self.write_active_indexes(true).await?;
-        let (snapshot, epochs, bases) = {
+        let (producers, epochs, bases) = {
             let log = self.log.borrow();
             let bases: Vec<i64> = log.segments().iter().map(|book| book.base_offset).collect();
-            (producer_snapshot::encode_kafka(log.producers()), checkpoint_file::encode_leader_epochs(log.leader_epochs()), bases)
+            (log.producers().producers().clone(), checkpoint_file::encode_leader_epochs(log.leader_epochs()), bases)
         };
+        let snapshot = producers::encode_kafka(producers).await;
         let directory = self.directory.to_path_buf();
         rt::blocking(move || {
-            directories::write_hint_blocking(&directory, &LogFileKind::ProducerSnapshot.name(end_offset), &snapshot)?;
+            directories::write_hint_blocking(&directory, &LogFileKind::ProducerSnapshot.name(end_offset), &snapshot.to_vec())?;
             directories::write_hint_blocking(&directory, LEADER_EPOCH_CHECKPOINT, epochs.as_bytes())
         })
         .await?;

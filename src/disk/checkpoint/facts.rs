@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::cluster::TopicIdPartition;
 use crate::log::time_index::TimeEntry;
 use crate::log::transaction_index::{ABORTED_TRANSACTION_BYTES, AbortedTransaction};
-use crate::log::{EpochEntry, NO_OFFSET, SegmentBook};
+use crate::log::{EpochEntry, NO_OFFSET, Producers, SegmentBook, producer_snapshot};
 
 /// Where a partition lives: the id of a data directory (`directory.id` of its meta.properties, so that a mount point may move) and the name of the directory in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -43,8 +43,8 @@ pub struct PartitionFacts {
     /// Oldest first, the last one takes appends; at least one. Kept here in full so that a start reads no file of a partition.
     pub segments: Vec<SegmentBook>,
     pub leader_epochs: Vec<EpochEntry>,
-    /// Producer state as of `end_offset`, in the encoding of Kafka's `.snapshot` files; empty where no producer is known.
-    pub producers: Bytes,
+    /// Producers as of `end_offset`. In the file they are a snapshot (log::producer_snapshot), empty where none is known.
+    pub producers: Producers,
     /// Aborted transactions that are not in a flushed transaction index yet, each with the segment that holds its marker. Without them a reader of committed records would be
     /// given aborted ones after a crash.
     pub aborted: Vec<(i64, AbortedTransaction)>,
@@ -79,15 +79,26 @@ impl PartitionHome {
 }
 
 impl PartitionRecord {
+    /// The whole record. Producers may be many: who must not block takes it in parts, `encode_head`, the producers, `encode_tail`.
     pub fn encode(&self, into: &mut Vec<u8>) {
-        let start = into.len();
-        into.put_u32_le(0);
-        self.encode_fields(into);
-        let length = u32::try_from(into.len() - start - 4).expect("the facts of a partition are smaller than 4 GiB");
-        into[start..start + 4].copy_from_slice(&length.to_le_bytes());
+        let producers = producer_snapshot::encode(&self.facts.producers);
+        self.encode_head(producers.size_bytes(), into);
+        producers.pieces.iter().for_each(|piece| into.put_slice(piece));
+        self.encode_tail(into);
     }
 
-    fn encode_fields(&self, into: &mut Vec<u8>) {
+    /// What stands before the producers, whose snapshot has this size.
+    pub fn encode_head(&self, producers_bytes: usize, into: &mut Vec<u8>) {
+        let start = into.len();
+        into.put_u32_le(0);
+        self.put_before_producers(into);
+        into.put_u32_le(u32::try_from(producers_bytes).expect("smaller than 4 GiB"));
+        let tail_bytes = TAIL_BYTES + self.facts.aborted.len() * ABORTED_BYTES;
+        let length = u32::try_from(into.len() - start - 4 + producers_bytes + tail_bytes);
+        into[start..start + 4].copy_from_slice(&length.expect("the facts of a partition are smaller than 4 GiB").to_le_bytes());
+    }
+
+    fn put_before_producers(&self, into: &mut Vec<u8>) {
         let facts = &self.facts;
         into.put_slice(facts.partition.topic_id.as_bytes());
         into.put_i32_le(facts.partition.partition);
@@ -103,7 +114,11 @@ impl PartitionRecord {
             into.put_i32_le(entry.epoch);
             into.put_i64_le(entry.start_offset);
         }
-        put_bytes(into, &facts.producers);
+    }
+
+    /// What stands behind the producers.
+    pub fn encode_tail(&self, into: &mut Vec<u8>) {
+        let (facts, start) = (&self.facts, into.len());
         into.put_i64_le(self.placed.segment_base);
         into.put_u32_le(self.placed.size_bytes);
         into.put_i64_le(self.placed.end_offset);
@@ -114,6 +129,7 @@ impl PartitionRecord {
             aborted.encode(into);
         }
         into.put_i64_le(facts.cleaned_to.unwrap_or(NO_OFFSET));
+        assert_eq!(into.len() - start, TAIL_BYTES + facts.aborted.len() * ABORTED_BYTES, "the record's length was told before");
     }
 
     /// Takes the next record off the front of a checkpoint's body.
@@ -130,7 +146,7 @@ impl PartitionRecord {
         let high_watermark = fields.try_get_i64_le()?;
         let segments = take_list(fields, SEGMENT_BYTES, take_segment)?;
         let leader_epochs = take_list(fields, EPOCH_BYTES, take_epoch)?;
-        let producers = take_bytes(fields)?;
+        let producers = producer_snapshot::decode(&take_bytes(fields)?).map_err(|_| FactsError)?;
         let placed = PlacedEnd {
             segment_base: fields.try_get_i64_le()?,
             size_bytes: fields.try_get_u32_le()?,
@@ -184,6 +200,8 @@ fn take_uuid(from: &mut Bytes) -> Result<Uuid, FactsError> {
 const SEGMENT_BYTES: usize = 46;
 const EPOCH_BYTES: usize = 12;
 const ABORTED_BYTES: usize = 8 + ABORTED_TRANSACTION_BYTES;
+/// What stands behind the producers, without the aborted transactions: the placed end, the next entry, a count, and how far compaction has come.
+const TAIL_BYTES: usize = 20 + 8 + 4 + 8;
 
 /// The payload of the journal's `Swap` entry.
 pub fn encode_segment(segment: &SegmentBook) -> Vec<u8> {
@@ -248,6 +266,7 @@ pub mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::log::{BatchInfo, ProducerStates};
 
     pub fn sample(partition: i32) -> PartitionRecord {
         let facts = PartitionFacts {
@@ -267,12 +286,34 @@ pub mod tests {
                 },
             ],
             leader_epochs: vec![EpochEntry { epoch: 0, start_offset: 0 }, EpochEntry { epoch: 3, start_offset: 400 }],
-            producers: Bytes::from_static(b"snapshot"),
+            producers: producers(),
             aborted: vec![(300, AbortedTransaction { producer_id: 9, first_offset: 401, last_offset: 420, last_stable_offset: 421 })],
             cleaned_to: Some(300),
         };
         let placed = PlacedEnd { segment_base: 300, size_bytes: 65_000, end_offset: 470 };
         PartitionRecord { facts, placed, next_entry: 12 }
+    }
+
+    fn producers() -> Producers {
+        let mut states = ProducerStates::new(0);
+        for (producer_id, base_offset) in [(9, 100), (7, 101), (9, 102)] {
+            let info = BatchInfo {
+                base_offset,
+                leader_epoch: 0,
+                size_bytes: 100,
+                last_offset_delta: 0,
+                max_timestamp: 1_000,
+                is_log_append_time: false,
+                producer_id,
+                producer_epoch: 0,
+                base_sequence: base_offset as i32 - 100,
+                is_transactional: true,
+                is_control: false,
+                record_count: 1,
+            };
+            states.apply(&info, None, 1_000);
+        }
+        states.producers().clone()
     }
 
     #[test]

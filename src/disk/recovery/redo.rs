@@ -21,7 +21,7 @@ use crate::log::offset_index::OffsetIndexTail;
 use crate::log::state::ActiveIndexes;
 use crate::log::time_index::TimeIndexTail;
 use crate::log::transaction_index::AbortedTransaction;
-use crate::log::{BatchInfo, EndMarker, LeaderEpochs, Log, LogStart, ProducerStates, RollRules, SegmentBook, Segments, producer_snapshot};
+use crate::log::{BatchInfo, EndMarker, LeaderEpochs, Log, LogStart, ProducerStates, RollRules, SegmentBook, Segments};
 use crate::rt::file::{Durability, File, OpenMode, list_directory_blocking, remove_blocking, sync_directory_blocking};
 
 /// What replay knows of a partition so far.
@@ -66,7 +66,6 @@ impl Redo {
     /// From a checkpoint's record on.
     pub fn from_record(record: PartitionRecord) -> Result<Self, Mismatch> {
         let PartitionRecord { facts, placed, next_entry } = record;
-        let producers = producer_snapshot::decode(&facts.producers, facts.end_offset).map_err(|error| error.to_string())?;
         let active = *facts.segments.last().ok_or("its checkpoint names no segment")?;
         let start = LogStart {
             log_start_offset: facts.log_start_offset,
@@ -74,7 +73,7 @@ impl Redo {
             segments: Segments::new(facts.segments, 0),
             indexes: no_indexes(active.base_offset),
             leader_epochs: LeaderEpochs::from_entries(facts.leader_epochs),
-            producers,
+            producers: ProducerStates::of(facts.producers, facts.end_offset),
         };
         Ok(Self {
             partition: facts.partition,
@@ -346,7 +345,7 @@ impl Redo {
             high_watermark: self.high_watermark.min(self.log.log_end_offset()),
             segments: self.log.segments().iter().copied().collect(),
             leader_epochs: self.log.leader_epochs().entries().to_vec(),
-            producers: producer_snapshot::encode(self.log.producers()),
+            producers: self.log.producers().producers().clone(),
             aborted: self.aborted,
             cleaned_to: self.cleaned_to,
         };

@@ -105,7 +105,7 @@ pub fn scan_blocking(found: Found, now_ms: i64) -> Result<Scanned, RecoveryError
         high_watermark: found.high_watermark.unwrap_or(log_end_offset).clamp(log_start_offset, log_end_offset),
         segments: books,
         leader_epochs: epochs.entries().to_vec(),
-        producers: producer_snapshot::encode(&producers),
+        producers: producers.producers().clone(),
         aborted,
         cleaned_to: found.cleaned_to,
     };
@@ -197,8 +197,8 @@ fn newest_snapshot(directory: &Path, end_offset: i64) -> Result<Option<(Producer
     offsets.sort_unstable_by_key(|offset| std::cmp::Reverse(*offset));
     for offset in offsets {
         let bytes = read_whole(directory, LogFileKind::ProducerSnapshot, offset)?;
-        if let Ok(producers) = producer_snapshot::decode(&bytes, offset) {
-            return Ok(Some((producers, offset)));
+        if let Ok(producers) = producer_snapshot::decode(&bytes) {
+            return Ok(Some((ProducerStates::of(producers, offset), offset)));
         }
     }
     Ok(None)

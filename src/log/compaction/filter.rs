@@ -1,37 +1,19 @@
 //! What stays of a batch.
 
 use bytes::Bytes;
-use hashbrown::HashMap;
 
 use super::offset_map::OffsetMap;
 use super::transactions::TransactionTracker;
 use crate::log::transaction_index::AbortedTransaction;
-use crate::log::{BatchInfo, EndMarker, ProducerStates};
+use crate::log::{BatchInfo, EndMarker, Producers};
 use crate::wire::batch::{BatchHeader, BatchRewriter, CompressError, RecordRef, emptied_batch};
-
-/// What a producer that is still active has in the log, of which the batch has to stay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LastRecord {
-    /// The last offset of its last batch; None if only a marker is known of it.
-    pub last_data_offset: Option<i64>,
-    pub epoch: i16,
-}
-
-impl LastRecord {
-    /// Those of all producers that a log remembers.
-    pub fn of_all(producers: &ProducerStates) -> HashMap<i64, LastRecord> {
-        let last = |(id, state): (i64, &crate::log::producer_state::ProducerState)| {
-            (id, LastRecord { last_data_offset: state.batches.last().map(|batch| batch.last_offset), epoch: state.epoch })
-        };
-        producers.iter().map(last).collect()
-    }
-}
 
 /// What a round knows and wants, for all its batches.
 #[derive(Debug)]
 pub struct BatchFilter<'a> {
     pub map: &'a OffsetMap,
-    pub last_records: HashMap<i64, LastRecord>,
+    /// Those that the log remembers as the round begins: the last batch of each has to stay.
+    pub producers: Producers,
     /// The end of what the round works on: the batch that ends there stays, so that the log's offsets remain known.
     pub round_end: i64,
     pub now_ms: i64,
@@ -119,10 +101,10 @@ impl BatchFilter<'_> {
 
     /// The last batch of a producer that is known to the log tells its last sequence number; its marker, where there is no batch, its epoch.
     fn is_last_of_producer(&self, info: &BatchInfo) -> bool {
-        let last = self.last_records.get(&info.producer_id).filter(|_| info.has_producer_id());
-        last.is_some_and(|last| match last.last_data_offset {
-            Some(offset) => info.last_offset() == offset,
-            None => info.is_control && info.producer_epoch == last.epoch,
+        let producer = self.producers.get(&info.producer_id).filter(|_| info.has_producer_id());
+        producer.is_some_and(|producer| match producer.batches.last() {
+            Some(last) => info.last_offset() == last.last_offset,
+            None => info.is_control && info.producer_epoch == producer.epoch,
         })
     }
 }

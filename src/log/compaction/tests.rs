@@ -66,7 +66,7 @@ impl History {
         self.note(&mut map, first_dirty, end);
         let filter = BatchFilter {
             map: &map,
-            last_records: LastRecord::of_all(&self.producers),
+            producers: self.producers.producers().clone(),
             round_end: end,
             now_ms,
             delete_retention_ms: DELETE_RETENTION_MS,
@@ -249,7 +249,7 @@ fn the_last_batch_of_a_producer_stays_without_its_records() {
     assert_eq!((empty.base_offset, empty.last_offset(), empty.record_count, empty.last_sequence()), (1, 2, 0, 2));
     log.compact(5, 5, 100, 0);
     assert_eq!(log.batches.len(), 4, "and goes on staying");
-    log.producers.expire(i64::MAX, 0);
+    log.producers.expire(i64::MAX, 0, None);
     log.compact(5, 5, 100, 0);
     assert_eq!(log.batches.len(), 3);
 }
@@ -337,8 +337,8 @@ proptest! {
                 let marker = if info.is_control { EndMarker::decode(batch) } else { None };
                 found.apply(&info, marker.as_ref(), 0);
             }
-            for (producer_id, state) in whole.producers.iter() {
-                prop_assert_eq!(found.get(producer_id).map(|found| found.last_sequence()), Some(state.last_sequence()));
+            for (producer_id, state) in whole.producers.producers() {
+                prop_assert_eq!(found.get(*producer_id).map(|found| found.last_sequence()), Some(state.last_sequence()));
             }
         }
     }

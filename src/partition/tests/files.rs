@@ -73,8 +73,8 @@ fn a_clean_stop_leaves_the_files_that_kafka_expects() {
         let bases: Vec<i64> = partition.log.borrow().segments().iter().map(|book| book.base_offset).collect();
         assert_eq!(bases, [0, 10, 20]);
         check_files(&partition);
-        let snapshot = producer_snapshot::decode(&read_file(&partition, "00000000000000000025.snapshot"), 25).unwrap();
-        assert_eq!(snapshot.get(3).unwrap().last_sequence(), 24);
+        let snapshot = producer_snapshot::decode(&read_file(&partition, "00000000000000000025.snapshot")).unwrap();
+        assert_eq!(snapshot.get(&3).unwrap().last_sequence(), 24);
         assert_eq!(read_file(&partition, "leader-epoch-checkpoint"), b"0\n1\n5 0\n");
         let expected = "00000000000000000000.index 00000000000000000000.log 00000000000000000000.timeindex \
                         00000000000000000010.index 00000000000000000010.log 00000000000000000010.snapshot 00000000000000000010.timeindex \
