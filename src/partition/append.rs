@@ -14,6 +14,7 @@ use crate::disk::trace;
 use crate::log::transaction_index::AbortedTransaction;
 use crate::log::{Admission, AppendError, Appended, Origin, Placed, ValidatedBatch, VerificationGuard};
 use crate::rt;
+use crate::rt::plant::{Plant, is_planted};
 
 /// An append that was admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +94,7 @@ impl Partition {
             log_append_time_ms: batch.log_append_time_ms,
             log_start_offset: self.log_start_offset(),
             is_duplicate: false,
-            sequence: written.sequence,
+            sequence: if is_planted(Plant::EarlyRoll) && placed.position == 0 { GroupSequence(0) } else { written.sequence },
             counts,
         })
     }
@@ -149,7 +150,8 @@ impl Partition {
     }
 
     fn duplicate(&self, base_offset: i64, last_offset: i64, timestamp: i64) -> Appending {
-        let (sequence, counts) = self.sequence_of(last_offset);
+        let (sequence, counts) =
+            if is_planted(Plant::EarlyDuplicate) { (GroupSequence(0), Counts::Durable) } else { self.sequence_of(last_offset) };
         Appending {
             base_offset,
             last_offset,

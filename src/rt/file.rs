@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use super::blocking::blocking;
 use super::buffer::AlignedBuffer;
+use super::plant::{Plant, is_planted};
 use super::reactor::current;
 use super::ring::{Held, TRANSFER_BYTES_MAX};
 
@@ -373,6 +374,9 @@ pub async fn sync_directory(path: impl Into<PathBuf>) -> Result<()> {
 /// [`sync_directory`] on the calling thread.
 pub fn sync_directory_blocking(path: impl Into<PathBuf>) -> Result<()> {
     let path = path.into();
+    if is_planted(Plant::NoDirectoryFlush) {
+        return Ok(());
+    }
     let synced = File::open_blocking(&path, OpenMode::READ).and_then(|directory| directory.sync_all_blocking());
     synced.map_err(|error| FileError { operation: Operation::SyncDirectory, ..error })
 }

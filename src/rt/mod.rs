@@ -18,6 +18,7 @@ pub mod file;
 pub mod mesh;
 pub mod net;
 mod panic;
+pub mod plant;
 pub mod preflight;
 mod reactor;
 mod ring;

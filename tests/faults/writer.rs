@@ -14,6 +14,7 @@ use bytes::Bytes;
 use corelane_wire::ErrorCode;
 use corelane_wire::messages::ProduceRequest;
 use harness::batch::{Batch, Codec, Record, now_ms};
+pub use harness::random::mix;
 use harness::raw::{Connection, code, produce_request};
 
 const IN_FLIGHT_MAX: usize = 5;
@@ -235,12 +236,4 @@ fn index_of(record: &Record) -> u64 {
 
 fn codec(first: u64) -> Codec {
     Codec::ALL[(mix(first) % 12).min(5) as usize % 6]
-}
-
-/// Randomness that can be had again: splitmix64.
-pub fn mix(seed: u64) -> u64 {
-    let mut value = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
 }

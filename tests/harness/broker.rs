@@ -127,6 +127,11 @@ impl Broker {
         broker
     }
 
+    /// A broker on that data that is not started yet: see `begin`.
+    pub fn prepare_on(options: BrokerOptions, data: &Path) -> Broker {
+        Broker::prepared(options, new_folder(), data.to_path_buf())
+    }
+
     fn prepared(options: BrokerOptions, folder: PathBuf, data: PathBuf) -> Broker {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         Broker { options, folder, data, address, controller_port: free_port(), process: None, keep_folder: false }
@@ -163,6 +168,17 @@ impl Broker {
         let mut process = self.process.take().expect("the broker runs");
         process.kill().expect("a child of ours can be killed");
         process.wait().expect("a child of ours can be awaited");
+    }
+
+    /// `kill -9` where something keeps the process from ending: `release` lets go of it once the signal is on its way. Fine if it has ended already.
+    pub fn kill_while(&mut self, release: impl FnOnce()) {
+        let process = self.process.take();
+        let process = process.map(|mut process| {
+            process.kill().expect("a child of ours can be killed");
+            process
+        });
+        release();
+        process.map(|mut process| process.wait().expect("a child of ours can be awaited"));
     }
 
     /// SIGTERM; the way it ended, which must be within `limit`.
@@ -205,6 +221,21 @@ impl Broker {
         self.process.as_mut().is_some_and(|process| process.try_wait().expect("a child of ours can be awaited").is_none())
     }
 
+    /// How the process ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut().and_then(|process| process.try_wait().expect("a child of ours can be awaited"))
+    }
+
+    /// Whether it answers now.
+    pub fn is_ready(&self) -> bool {
+        answers_api_versions(self.address)
+    }
+
+    /// The last lines that it has printed.
+    pub fn end_of_log(&self) -> String {
+        end_of(&self.log_path())
+    }
+
     /// How the process ended by itself, within `limit`.
     pub fn wait_for_end(&mut self, limit: Duration) -> ExitStatus {
         let process = self.process.as_mut().expect("the broker runs");
@@ -218,6 +249,12 @@ impl Broker {
     }
 
     fn launch(&mut self) {
+        self.begin();
+        self.wait_until_ready();
+    }
+
+    /// Starts the process and does not wait for it.
+    pub fn begin(&mut self) {
         let mut command = match self.options.target {
             Target::Corelane => self.corelane_command(),
             Target::Kafka => self.kafka_command(),
@@ -230,7 +267,6 @@ impl Broker {
         command.envs(self.options.environment.iter().cloned());
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file can be shared")).stderr(log);
         self.process = Some(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")));
-        self.wait_until_ready();
     }
 
     fn wait_until_ready(&mut self) {

@@ -7,6 +7,7 @@ pub mod batch;
 pub mod broker;
 pub mod differences;
 pub mod places;
+pub mod random;
 pub mod raw;
 pub mod runner;
 pub mod samples;

@@ -17,6 +17,7 @@ use crate::rt::file::{
     Durability, File, FileError, FileErrorCause, OpenMode, Operation, list_directory_blocking, remove_blocking, sync_directory,
     sync_directory_blocking,
 };
+use crate::rt::plant::{Plant, is_planted};
 
 /// Largest single write into a segment.
 const WRITE_BYTES_MAX: usize = 1 << 20;
@@ -59,7 +60,8 @@ async fn write_extent(directory: &Path, mut extent: Extent, direct: bool) -> Res
     let mut position = extent.block_position();
     let mut left = extent.prefix.len() as u64 + extent.length;
     // One write that is durable by itself costs less than a write and a flush.
-    let durability = if left <= WRITE_BYTES_MAX as u64 { Durability::Dsync } else { Durability::None };
+    let is_flushed = !is_planted(Plant::EarlyRelease);
+    let durability = if left <= WRITE_BYTES_MAX as u64 && is_flushed { Durability::Dsync } else { Durability::None };
     let mut head = std::mem::take(&mut extent.prefix);
     while left > 0 {
         let length = left.min(WRITE_BYTES_MAX as u64) as usize;
@@ -68,7 +70,7 @@ async fn write_extent(directory: &Path, mut extent: Extent, direct: bool) -> Res
         position += length as u64;
         left -= length as u64;
     }
-    if durability == Durability::None {
+    if durability == Durability::None && is_flushed {
         slow::timed(&file, "flush of a segment", file.sync_data()).await?;
     }
     if extent.position == 0 {

@@ -23,6 +23,7 @@ use crate::log::time_index::TimeIndexTail;
 use crate::log::transaction_index::AbortedTransaction;
 use crate::log::{BatchInfo, EndMarker, LeaderEpochs, Log, LogStart, ProducerStates, RollRules, SegmentBook, Segments};
 use crate::rt::file::{Durability, File, OpenMode, list_directory_blocking, remove_blocking, sync_directory_blocking};
+use crate::rt::plant::{Plant, is_planted};
 
 /// What replay knows of a partition so far.
 pub struct Redo {
@@ -312,7 +313,9 @@ impl Redo {
             if actual < expected {
                 return Err(RecoveryError::SegmentShort { path, expected, actual });
             }
-            file.set_len_blocking(expected)?;
+            if !is_planted(Plant::NoCut) {
+                file.set_len_blocking(expected)?;
+            }
             file.sync_all_blocking()?;
         }
         Ok(())

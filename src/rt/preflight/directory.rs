@@ -14,6 +14,8 @@ use crate::rt::file::{Durability, File, OpenMode, sync_directory_blocking};
 
 /// Kafka's name for the same purpose.
 const LOCK_FILE: &str = ".lock";
+/// Exists for a moment, and only where files need a name.
+const PROBE_FILE: &str = ".corelane-probe";
 const PROBE_BYTES: usize = 4096;
 /// What the broker needs beside its journals to get anywhere.
 const SPARE_BYTES: u64 = 32 << 20;
@@ -245,18 +247,28 @@ fn filesystem_name(magic: i64) -> String {
         .map_or_else(|| format!("a filesystem of type {magic:#x}"), |(_, name)| name.to_string())
 }
 
-/// Writes a block past the page cache into a file without a name, of which nothing remains. Filesystems that have no such files are taken for unfit.
+/// Writes a block past the page cache into a file without a name, of which nothing remains.
 fn is_direct_io_possible(directory: &Path) -> bool {
-    let Ok(name) = c_path(directory) else { return false };
-    // SAFETY: `name` is a terminated string that outlives the call.
-    let descriptor = unsafe { libc::open(name.as_ptr(), libc::O_TMPFILE | libc::O_RDWR | libc::O_DIRECT | libc::O_CLOEXEC, 0o600) };
-    if descriptor < 0 {
-        return false;
-    }
-    // SAFETY: just opened, owned by nobody else.
-    let file =
-        File::from_descriptor(unsafe { OwnedFd::from_raw_fd(descriptor) }, directory.to_path_buf(), OpenMode::READ_WRITE.direct(true));
+    let Some(descriptor) = open_nameless(directory) else { return false };
+    let file = File::from_descriptor(descriptor, directory.to_path_buf(), OpenMode::READ_WRITE.direct(true));
     file.write_at_blocking(&AlignedBuffer::zeroed(PROBE_BYTES), 0, Durability::Dsync).is_ok()
+}
+
+/// Where the filesystem does not make files without a name (FUSE, some network filesystems), one that loses its name at once.
+fn open_nameless(directory: &Path) -> Option<OwnedFd> {
+    let open = |path: &Path, flags: i32| {
+        let name = c_path(path).ok()?;
+        // SAFETY: `name` is a terminated string that outlives the call.
+        let descriptor = unsafe { libc::open(name.as_ptr(), flags | libc::O_RDWR | libc::O_DIRECT | libc::O_CLOEXEC, 0o600) };
+        // SAFETY: just opened, owned by nobody else.
+        (descriptor >= 0).then(|| unsafe { OwnedFd::from_raw_fd(descriptor) })
+    };
+    open(directory, libc::O_TMPFILE).or_else(|| {
+        let probe = directory.join(PROBE_FILE);
+        let descriptor = open(&probe, libc::O_CREAT);
+        let _ = fs::remove_file(&probe);
+        descriptor
+    })
 }
 
 fn allocated_bytes(file: &Path) -> u64 {

@@ -1,0 +1,272 @@
+//! What was promised, and the comparison with what is there.
+//!
+//! Every record can be told from its index: key, value and timestamp follow from it, and a header names it. What a producer was told and what a reader has seen are one promise:
+//! from then on that offset holds that record, until retention or compaction may take it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use harness::batch::{Batch, Codec, Record};
+use harness::random::mix;
+
+/// Keys of a compacted partition.
+const KEYS: u64 = 16;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Each batch is sent once: it may be there or not if nobody has answered.
+    Plain,
+    /// With sequences, and sent again until it is answered: nothing is missing and nothing is there twice.
+    Idempotent,
+    /// As `Plain`, small, and retention takes the oldest segments.
+    Expiring,
+    /// As `Plain`, with keys that come back.
+    Compacted,
+    /// As `Plain`, in large batches.
+    Bulk,
+}
+
+/// A batch that has been sent and not answered.
+#[derive(Clone)]
+pub struct Sent {
+    pub first: u64,
+    pub count: u64,
+    pub bytes: Bytes,
+}
+
+/// One partition's past.
+pub struct History {
+    pub topic: String,
+    pub partition: i32,
+    pub kind: Kind,
+    seed: u64,
+    producer_id: i64,
+    /// Of record 0; the others follow by the millisecond. Near now: producers are forgotten, and records deleted, by the time that their batches carry.
+    base_timestamp: i64,
+    /// Index of the next record to be written for the first time.
+    pub next: u64,
+    pub in_flight: VecDeque<Sent>,
+    /// By offset, the record that was acknowledged or seen there.
+    known: BTreeMap<i64, u64>,
+    pub acknowledged: u64,
+}
+
+/// What a partition holds now.
+pub struct Found {
+    pub start: i64,
+    pub end: i64,
+    pub records: Vec<(i64, Record)>,
+}
+
+/// A promise that was not kept, in words.
+pub type Broken = String;
+
+type Outcome = Result<(), Broken>;
+
+impl History {
+    pub fn new(topic: &str, partition: i32, kind: Kind, seed: u64, producer_id: i64, base_timestamp: i64) -> History {
+        History {
+            topic: topic.into(),
+            partition,
+            kind,
+            seed: mix(seed ^ (partition as u64) << 32 ^ topic.len() as u64),
+            producer_id,
+            base_timestamp,
+            next: 0,
+            in_flight: VecDeque::new(),
+            known: BTreeMap::new(),
+            acknowledged: 0,
+        }
+    }
+
+    /// The next batch, taken into what is in flight.
+    pub fn begin_batch(&mut self) -> Sent {
+        let (first, count) = (self.next, self.count_of(self.next));
+        let mut batch = Batch::of((first..first + count).map(|index| self.record(index)).collect()).codec(codec(first));
+        if self.kind == Kind::Idempotent {
+            batch = batch.producer(self.producer_id, 0, first as i32);
+        }
+        self.next += count;
+        let sent = Sent { first, count, bytes: batch.encode() };
+        self.in_flight.push_back(sent.clone());
+        sent
+    }
+
+    /// Somebody was told that the batch lies at that offset.
+    pub fn acknowledge(&mut self, sent: &Sent, base_offset: i64) -> Outcome {
+        for step in 0..sent.count {
+            self.know(base_offset + step as i64, sent.first + step, "acknowledged")?;
+        }
+        self.in_flight.retain(|in_flight| in_flight.first != sent.first);
+        self.acknowledged += sent.count;
+        Ok(())
+    }
+
+    /// A reader has got the record.
+    pub fn see(&mut self, offset: i64, record: &Record) -> Outcome {
+        let index = self.identify(offset, record)?;
+        self.know(offset, index, "seen")
+    }
+
+    /// Nobody will hear any more what became of unanswered batches; an idempotent producer asks again.
+    pub fn give_up(&mut self) {
+        if self.kind != Kind::Idempotent {
+            self.in_flight.clear();
+        }
+    }
+
+    /// The offset behind everything that is known.
+    pub fn known_end(&self) -> i64 {
+        self.known.last_key_value().map_or(0, |(offset, _)| offset + 1)
+    }
+
+    /// Compares with what the partition holds after a restart; what is found is known from then on.
+    pub fn verify(&mut self, found: &Found) -> Outcome {
+        let place = self.place();
+        if found.end < self.known_end() {
+            let (offset, index) = self.known.last_key_value().expect("something is known");
+            return Err(format!("{place}: record {index} at offset {offset} is lost; the log ends at {}", found.end));
+        }
+        if self.kind != Kind::Expiring && found.start != 0 {
+            return Err(format!("{place}: it begins at {}, and nobody has deleted anything", found.start));
+        }
+        self.verify_order(found)?;
+        match self.kind {
+            Kind::Compacted => self.verify_latest(found)?,
+            _ => self.verify_all(found)?,
+        }
+        for (offset, record) in &found.records {
+            self.see(*offset, record)?;
+        }
+        Ok(())
+    }
+
+    /// Offsets and indexes go up, so nothing is there twice.
+    fn verify_order(&self, found: &Found) -> Outcome {
+        let place = self.place();
+        let mut last: Option<(i64, u64)> = None;
+        for (offset, record) in &found.records {
+            let index = self.identify(*offset, record)?;
+            if let Some((last_offset, last_index)) = last
+                && (*offset <= last_offset || index <= last_index)
+            {
+                return Err(format!("{place}: record {index} at offset {offset} comes after record {last_index} at {last_offset}"));
+            }
+            last = Some((*offset, index));
+        }
+        Ok(())
+    }
+
+    /// Every offset from the start to the end has its record, and what is known is there.
+    fn verify_all(&self, found: &Found) -> Outcome {
+        let place = self.place();
+        let offsets = found.records.iter().map(|(offset, _)| *offset);
+        if !offsets.clone().eq(found.start..found.end) {
+            let gap = offsets.zip(found.start..).find(|(offset, expected)| offset != expected);
+            return Err(format!(
+                "{place}: from {} to {} there are {} records, first gap {gap:?}",
+                found.start,
+                found.end,
+                found.records.len()
+            ));
+        }
+        // `see` compares what is there with what is known at each offset; no offset is missing.
+        Ok(())
+    }
+
+    /// Of every key the newest record that is known, or a newer one.
+    fn verify_latest(&self, found: &Found) -> Outcome {
+        let place = self.place();
+        let mut latest: BTreeMap<u64, u64> = BTreeMap::new();
+        for (offset, record) in &found.records {
+            let index = self.identify(*offset, record)?;
+            latest.insert(self.key_of(index), index);
+        }
+        let mut expected: BTreeMap<u64, (u64, i64)> = BTreeMap::new();
+        for (offset, index) in &self.known {
+            let newest = expected.entry(self.key_of(*index)).or_insert((*index, *offset));
+            *newest = (*index, *offset).max(*newest);
+        }
+        for (key, (index, offset)) in expected {
+            match latest.get(&key) {
+                Some(there) if *there >= index => {}
+                None if self.is_tombstone(index) => {}
+                there => {
+                    return Err(format!("{place}: key {key} ends with record {there:?}, but record {index} at offset {offset} is known"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn know(&mut self, offset: i64, index: u64, how: &str) -> Outcome {
+        if self.kind == Kind::Idempotent && offset != index as i64 {
+            return Err(format!("{}: record {index} of the idempotent producer is {how} at offset {offset}", self.place()));
+        }
+        match self.known.insert(offset, index) {
+            Some(before) if before != index => {
+                Err(format!("{}: offset {offset} held record {before}, and now record {index} is {how} there", self.place()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The record's index, if its content is that of this index.
+    fn identify(&self, offset: i64, record: &Record) -> Result<u64, Broken> {
+        let named = record.headers.first().and_then(|(_, value)| String::from_utf8(value.clone()?).ok()?.parse().ok());
+        let place = self.place();
+        let index: u64 = named.ok_or_else(|| format!("{place}: the record at offset {offset} has no index"))?;
+        if index >= self.next {
+            return Err(format!("{place}: record {index} at offset {offset} was never sent"));
+        }
+        if *record != self.record(index) {
+            return Err(format!("{place}: record {index} at offset {offset} has another content"));
+        }
+        Ok(index)
+    }
+
+    fn record(&self, index: u64) -> Record {
+        let random = mix(index ^ self.seed);
+        let key = if self.kind == Kind::Compacted { self.key_of(index) } else { index };
+        let length = match self.kind {
+            Kind::Bulk => 10_000 + random % 30_000,
+            Kind::Plain | Kind::Idempotent if random.is_multiple_of(40) => 5_000 + random % 15_000,
+            Kind::Compacted => random % 1_500,
+            _ => random % 400,
+        };
+        let value = (0..length).map(|position| if position % 2 == 0 { b'.' } else { mix(random ^ position) as u8 }).collect();
+        Record {
+            key: Some(key.to_string().into_bytes()),
+            value: if self.is_tombstone(index) { None } else { Some(value) },
+            headers: vec![("index".into(), Some(index.to_string().into_bytes()))],
+            timestamp: self.base_timestamp + index as i64,
+        }
+    }
+
+    fn count_of(&self, first: u64) -> u64 {
+        match self.kind {
+            Kind::Bulk => 3 + mix(first ^ self.seed) % 5,
+            _ => 1 + mix(first ^ self.seed) % 8,
+        }
+    }
+
+    fn key_of(&self, index: u64) -> u64 {
+        mix(index ^ self.seed ^ 0x6b) % KEYS
+    }
+
+    fn is_tombstone(&self, index: u64) -> bool {
+        self.kind == Kind::Compacted && mix(index ^ self.seed ^ 0x70).is_multiple_of(8)
+    }
+
+    fn place(&self) -> String {
+        format!("{}-{} ({:?})", self.topic, self.partition, self.kind)
+    }
+}
+
+fn codec(first: u64) -> Codec {
+    match mix(first) % 10 {
+        0 => Codec::Lz4,
+        1 => Codec::Snappy,
+        _ => Codec::None,
+    }
+}

@@ -1,0 +1,409 @@
+//! Lives of a disk: rounds of load, power cut, restart and comparison, one after the other on what the cut left.
+//!
+//! Everything that a round decides follows from the life's seed: when the power fails, counted in the disk's operations, what survives, how slow the disk is. What the threads of
+//! broker and load make of it in between is theirs; so a seed finds the same schedule of cuts again, and most often the same fault.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use corelane_wire::ErrorCode;
+use harness::batch::{self, Record, now_ms};
+use harness::broker::{Broker, BrokerOptions};
+use harness::places;
+use harness::random::Random;
+use harness::raw::{Connection, EARLIEST, code, records_of};
+use harness::wait;
+use rustix::process::Signal;
+
+use crate::affairs::{Affairs, GROUP};
+use crate::disk::{CutRules, Disk};
+use crate::history::{Broken, Found, History, Kind};
+use crate::load::{self, Round, lock};
+use crate::mount::{Failing, Faults, Mounted};
+
+/// Cuts of one disk before a fresh one takes its place.
+pub const CUTS_PER_LIFE: u64 = 5;
+
+const CAPACITY_BYTES: u64 = 1 << 30;
+
+/// A load that has not reached the operation at which it was to be cut is cut wherever it is by then.
+const LOAD_LIMIT: Duration = Duration::from_secs(10);
+
+/// Small everything: rings that go round, segments that roll, retention and compaction that come at once.
+const SETTINGS: &[(&str, &str)] = &[
+    ("journal.bytes", "4194304"),
+    ("log.retention.check.interval.ms", "150"),
+    ("log.cleaner.backoff.ms", "50"),
+    ("log.cleaner.min.cleanable.ratio", "0.01"),
+    ("log.segment.delete.delay.ms", "50"),
+    ("offsets.topic.num.partitions", "2"),
+    ("offsets.topic.segment.bytes", "1048576"),
+];
+
+/// Name, kind, number of partitions, settings.
+type TopicPlan = (&'static str, Kind, i32, &'static [(&'static str, &'static str)]);
+
+const TOPICS: &[TopicPlan] = &[
+    ("plain", Kind::Plain, 2, &[("internal.segment.bytes", "262144")]),
+    ("idempotent", Kind::Idempotent, 2, &[("internal.segment.bytes", "262144"), ("segment.ms", "300")]),
+    ("expiring", Kind::Expiring, 1, &[("internal.segment.bytes", "32768"), ("retention.bytes", "100000")]),
+    ("compacted", Kind::Compacted, 1, &[("cleanup.policy", "compact"), ("internal.segment.bytes", "32768"), ("segment.ms", "100")]),
+    ("bulk", Kind::Bulk, 1, &[("internal.segment.bytes", "1048576")]),
+];
+
+/// How lives are led: by which broker.
+#[derive(Clone, Default)]
+pub struct Manner {
+    /// A fault that the broker is to have (`CORELANE_PLANT`), in the build that can have it.
+    pub plant: Option<&'static str>,
+    /// Rounds that go on until rings have gone round.
+    pub is_long: bool,
+}
+
+/// What a number of cuts came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    pub cuts: u64,
+    pub acknowledged: u64,
+    /// Changes that were in doubt when the power failed.
+    pub unflushed: u64,
+}
+
+/// One disk from its first use through that many cuts; the seed decides everything that can be decided.
+pub fn live(seed: u64, cuts: u64, manner: &Manner) -> Result<Tally, Broken> {
+    let mut life = Life::begin(seed, manner);
+    for cut in 0..cuts {
+        let outcome = life.round(cut);
+        if let Err(broken) = outcome {
+            life.keep();
+            return Err(format!("cut {cut} of the life with CORELANE_POWER_CUT_SEED={seed}: {broken}"));
+        }
+    }
+    life.last_check().map_err(|broken| format!("after the last cut of the life with CORELANE_POWER_CUT_SEED={seed}: {broken}"))
+}
+
+/// When the power fails.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    /// So many operations into the start: recovery meets it.
+    Start(u64),
+    /// So many operations into the load.
+    Load(u64),
+    /// So many operations after SIGTERM; or after the end, if that comes first.
+    Stop { load: u64, stop: u64 },
+}
+
+/// What goes wrong with the disk before the power fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    None,
+    /// A write into a file whose name ends so fails, after so many that did not.
+    FailingWrite(&'static str, u64),
+    FailingFlush(&'static str, u64),
+    /// So many bytes are left.
+    Full(u64),
+    /// Nothing becomes durable for so long.
+    Stalled(Duration),
+}
+
+impl Trouble {
+    fn draw(random: &mut Random) -> Trouble {
+        let skip = random.below(40);
+        let name_end = random.one_of(&["journal-0", "journal-1", ".log", ".log"]);
+        match random.below(100) {
+            0..8 => Trouble::FailingWrite(name_end, skip),
+            8..14 => Trouble::FailingFlush(name_end, skip),
+            14..22 => Trouble::Full(random.below(1 << 20)),
+            22..26 => Trouble::Stalled(Duration::from_millis(random.below(800))),
+            _ => Trouble::None,
+        }
+    }
+
+    fn begin(self, mounted: &Mounted) {
+        let failing = |name_end, skip| Some(Failing { name_end, skip, count: 1 });
+        match self {
+            Trouble::None => {}
+            Trouble::FailingWrite(name_end, skip) => {
+                mounted.set_faults(Faults { failing_writes: failing(name_end, skip), ..Faults::default() })
+            }
+            Trouble::FailingFlush(name_end, skip) => {
+                mounted.set_faults(Faults { failing_flushes: failing(name_end, skip), ..Faults::default() })
+            }
+            Trouble::Full(left_bytes) => mounted.set_capacity(mounted.used_bytes() + left_bytes),
+            Trouble::Stalled(period) => mounted.set_faults(Faults { stalled_until: Some(Instant::now() + period), ..Faults::default() }),
+        }
+    }
+
+    /// Whether the broker may refuse.
+    fn is_refusal_fine(self) -> bool {
+        !matches!(self, Trouble::None | Trouble::Stalled(_))
+    }
+}
+
+struct Life {
+    manner: Manner,
+    random: Random,
+    folder: PathBuf,
+    broker: Broker,
+    disk: Option<Disk>,
+    histories: Vec<Mutex<History>>,
+    affairs: Affairs,
+    seed: u64,
+    tally: Tally,
+    is_kept: bool,
+}
+
+impl Life {
+    fn begin(seed: u64, manner: &Manner) -> Life {
+        let folder = new_folder();
+        let mut options = BrokerOptions::default();
+        for (key, value) in SETTINGS {
+            options = options.set(key, value);
+        }
+        if let Some(plant) = manner.plant {
+            options = options.traced().environment("CORELANE_PLANT", plant).environment("CORELANE_WITNESS", "off");
+        }
+        let broker = Broker::prepare_on(options, &mount_point(&folder).join("data"));
+        Life {
+            manner: manner.clone(),
+            random: Random::from_seed(seed),
+            folder,
+            broker,
+            disk: Some(Disk::new(CAPACITY_BYTES)),
+            histories: Vec::new(),
+            affairs: Affairs::default(),
+            seed,
+            tally: Tally::default(),
+            is_kept: false,
+        }
+    }
+
+    /// Start, comparison, load, cut.
+    fn round(&mut self, number: u64) -> Result<(), Broken> {
+        let mut random = self.random.split();
+        let moment = draw_moment(&mut random, number, self.manner.is_long);
+        let trouble = if self.manner.plant.is_none() { Trouble::draw(&mut random) } else { Trouble::None };
+        let latency_us_max = random.one_of(&[0, 300, 3_000, 15_000]);
+        let rules = CutRules::draw(&mut random);
+        let mut disk = self.disk.take().expect("between two rounds the disk is here");
+        disk.capacity_bytes = CAPACITY_BYTES;
+        let mounted = Mounted::mount(disk, &mount_point(&self.folder), random.split(), latency_us_max).expect("the disk can be mounted");
+        let outcome = self.use_until_cut(&mounted, moment, trouble, &mut random);
+        self.broker.kill_while(|| mounted.let_go());
+        let disk = mounted.power_off();
+        self.tally.cuts += 1;
+        self.tally.unflushed += disk.unflushed_count() as u64;
+        self.disk = Some(disk.cut(rules, &mut random));
+        self.histories.iter().for_each(|history| lock(history).give_up());
+        self.tally.acknowledged = self.histories.iter().map(|history| lock(history).acknowledged).sum();
+        outcome.map_err(|broken| format!("{broken} ({moment:?}, {trouble:?}, latency up to {latency_us_max} us, then {rules:?})"))
+    }
+
+    /// Starts once more and compares, without a cut.
+    fn last_check(mut self) -> Result<Tally, Broken> {
+        let mut disk = self.disk.take().expect("after the last round the disk is here");
+        disk.capacity_bytes = CAPACITY_BYTES;
+        let mounted = Mounted::mount(disk, &mount_point(&self.folder), self.random.split(), 0).expect("the disk can be mounted");
+        let outcome = self.start(&mounted).and_then(|_| self.verify());
+        if outcome.is_err() {
+            self.keep();
+        }
+        self.broker.kill_while(|| mounted.let_go());
+        outcome.map(|()| self.tally)
+    }
+
+    fn use_until_cut(&mut self, mounted: &Mounted, moment: Moment, trouble: Trouble, random: &mut Random) -> Result<(), Broken> {
+        if let Moment::Start(operations) = moment {
+            mounted.freeze_after(Some(operations));
+        }
+        if !self.start(mounted)? {
+            return Ok(());
+        }
+        mounted.freeze_after(None);
+        if mounted.is_frozen() {
+            return Ok(());
+        }
+        if self.histories.is_empty() {
+            self.make_topics();
+        } else {
+            self.verify()?;
+        }
+        trouble.begin(mounted);
+        match moment {
+            // It started with fewer operations.
+            Moment::Start(_) => mounted.freeze_after(Some(1 + random.below(50))),
+            Moment::Load(operations) => mounted.freeze_after(Some(operations)),
+            Moment::Stop { load, stop } => {
+                let end = mounted.operations() + load;
+                return self.load(mounted, trouble, random, |broker| {
+                    let begun = Instant::now();
+                    while mounted.operations() < end && begun.elapsed() < LOAD_LIMIT {
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    mounted.freeze_after(Some(stop));
+                    broker.signal(Signal::TERM);
+                    wait::until("the broker to end, or its disk", wait::PATIENCE, || {
+                        (mounted.is_frozen() || !broker.is_running()).then_some(())
+                    });
+                    mounted.freeze();
+                });
+            }
+        }
+        self.load(mounted, trouble, random, |_| {
+            if !mounted.wait_frozen(LOAD_LIMIT) {
+                mounted.freeze();
+            }
+        })
+    }
+
+    /// Starts the broker. Whether it is ready; it is not if the power fails before.
+    fn start(&mut self, mounted: &Mounted) -> Result<bool, Broken> {
+        self.broker.begin();
+        let begun = Instant::now();
+        loop {
+            if mounted.is_frozen() {
+                return Ok(false);
+            }
+            if !self.broker.is_running() {
+                return Err(format!("the broker does not start:\n{}", self.broker.end_of_log()));
+            }
+            if self.broker.is_ready() {
+                return Ok(true);
+            }
+            if begun.elapsed() > wait::PATIENCE {
+                return Err(format!("the broker is not ready after {:?}:\n{}", wait::PATIENCE, self.broker.end_of_log()));
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn make_topics(&mut self) {
+        let mut connection = Connection::to(&self.broker);
+        for (topic, kind, partitions, configs) in TOPICS {
+            connection.create_topic_with(topic, *partitions, configs);
+            for partition in 0..*partitions {
+                let producer_id = connection.producer_id();
+                self.histories.push(Mutex::new(History::new(topic, partition, *kind, self.seed, producer_id, now_ms())));
+            }
+        }
+        connection.wait_for_coordinator(GROUP);
+    }
+
+    /// Everything that was promised is compared with what is there.
+    fn verify(&mut self) -> Result<(), Broken> {
+        let mut connection = Connection::to(&self.broker);
+        for (topic, _, partitions, _) in TOPICS {
+            connection.wait_for_leaders(topic, *partitions);
+        }
+        for history in &self.histories {
+            let mut history = lock(history);
+            let found = found_in(&mut connection, &history.topic, history.partition);
+            history.verify(&found)?;
+        }
+        self.affairs.verify(&mut connection)
+    }
+
+    /// Loads the broker until `end` returns, which has cut the power; then the threads end with their connections.
+    fn load(&mut self, mounted: &Mounted, trouble: Trouble, random: &mut Random, end: impl FnOnce(&mut Broker)) -> Result<(), Broken> {
+        let (stop, broken) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+        let round = Round { address: self.broker.address(), stop: &stop, broken: &broken, is_troubled: trouble.is_refusal_fine() };
+        let (broker, histories, affairs) = (&mut self.broker, &self.histories, &mut self.affairs);
+        let ended = thread::scope(|scope| {
+            let round = &round;
+            for history in histories {
+                let pause = Duration::from_micros(random.one_of(&[0, 200, 2_000]));
+                scope.spawn(move || load::write(round, history, pause));
+                if lock(history).kind == Kind::Idempotent {
+                    let random = random.split();
+                    scope.spawn(move || load::repeat(round, history, random));
+                }
+            }
+            scope.spawn(move || load::read(round, histories));
+            let business = random.split();
+            scope.spawn(|| {
+                // An error is the broker's end.
+                let connection = Connection::open(round.address);
+                let _ = connection.and_then(|mut connection| affairs.go_on(&mut connection, business, || round.is_over()));
+            });
+            end(broker);
+            stop.store(true, Ordering::Relaxed);
+            let ended = broker.ended();
+            // What waits for the disk cannot die before it is let go, and the threads here wait for the broker's end.
+            broker.kill_while(|| mounted.let_go());
+            ended
+        });
+        match broken.into_inner().expect("no panic while it is held").into_iter().next() {
+            Some(broken) => Err(broken),
+            None if ended.is_some_and(|status| !status.success()) && !trouble.is_refusal_fine() => {
+                Err(format!("the broker ended by itself:\n{}", self.broker.end_of_log()))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn keep(&mut self) {
+        self.is_kept = true;
+        self.broker.keep_folder();
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn draw_moment(random: &mut Random, number: u64, is_long: bool) -> Moment {
+    if is_long {
+        return Moment::Load(1_000 + random.below(4_000));
+    }
+    let load = random.one_of(&[50, 400, 2_000]);
+    match random.below(10) {
+        0 | 1 if number > 0 => Moment::Start(1 + random.below(80)),
+        2 => Moment::Stop { load: 1 + random.below(load), stop: 1 + random.below(120) },
+        _ => Moment::Load(1 + random.below(load)),
+    }
+}
+
+/// The whole partition, as a reader gets it. Retention may take the first of it meanwhile; then again.
+fn found_in(connection: &mut Connection, topic: &str, partition: i32) -> Found {
+    loop {
+        let start = connection.list_offset(topic, partition, EARLIEST).offset;
+        let end = connection.end_offset(topic, partition);
+        if let Some(records) = read_between(connection, topic, partition, start, end) {
+            return Found { start, end, records };
+        }
+    }
+}
+
+fn read_between(connection: &mut Connection, topic: &str, partition: i32, start: i64, end: i64) -> Option<Vec<(i64, Record)>> {
+    let (mut records, mut next) = (Vec::new(), start);
+    while next < end {
+        let data = connection.fetch(topic, partition, next);
+        match code(data.error_code) {
+            ErrorCode::None => {}
+            ErrorCode::OffsetOutOfRange => return None,
+            error => panic!("fetching {topic}-{partition} at {next}: {}", error.name()),
+        }
+        for batch in batch::read_batches(&records_of(&data)) {
+            records.extend(batch.records.iter().filter(|(offset, _)| *offset >= next).cloned());
+            next = batch.last_offset() + 1;
+        }
+    }
+    Some(records)
+}
+
+fn mount_point(folder: &Path) -> PathBuf {
+    folder.join("disk")
+}
+
+fn new_folder() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let folder = places::scratch().join(format!("power-cut-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    fs::create_dir_all(mount_point(&folder)).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    folder
+}
