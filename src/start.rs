@@ -382,6 +382,7 @@ impl ShardPlan {
             direct: self.start.direct,
             files_are_whole: self.start.files_are_whole,
             cleaner: CleanerOptions::new(config, self.shards),
+            move_bytes_per_second: config.replica_alter_log_dirs_io_max_bytes_per_second() as f64 / f64::from(self.shards),
             ..PartitionsOptions::default()
         };
         let partitions = Partitions::new(journal, placement, options);

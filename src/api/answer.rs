@@ -31,6 +31,7 @@ pub async fn answer(request: Request) -> Answer {
         TxnOffsetCommit => with(request, transactions::handle_txn_offset_commit).await,
         DescribeTransactions => with(request, transactions::handle_describe_transactions).await,
         ListTransactions => with(request, transactions::handle_list_transactions).await,
+        AlterReplicaLogDirs => with(request, log_dirs::alter_replica_log_dirs).await,
         DescribeLogDirs => with(request, log_dirs::describe_log_dirs).await,
         Metadata => with(request, metadata::handle_metadata).await,
         DescribeCluster => with(request, describe_cluster::handle_describe_cluster).await,
@@ -60,7 +61,7 @@ pub async fn answer(request: Request) -> Answer {
         Produce
         // Not served yet: no version of these is advertised, and none gets this far.
         | LeaderAndIsr | StopReplica | UpdateMetadata | ControlledShutdown
-        | DescribeAcls | CreateAcls | DeleteAcls | AlterReplicaLogDirs | CreateDelegationToken | RenewDelegationToken
+        | DescribeAcls | CreateAcls | DeleteAcls | CreateDelegationToken | RenewDelegationToken
         | ExpireDelegationToken | DescribeDelegationToken | ElectLeaders | AlterPartitionReassignments | ListPartitionReassignments | DescribeClientQuotas
         | AlterClientQuotas | DescribeUserScramCredentials | AlterUserScramCredentials | Vote | BeginQuorumEpoch | EndQuorumEpoch | DescribeQuorum
         | AlterPartition | UpdateFeatures | Envelope | FetchSnapshot | BrokerRegistration | BrokerHeartbeat | UnregisterBroker

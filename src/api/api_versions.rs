@@ -25,7 +25,7 @@ const fn row(api_key: ApiKey, min: i16, max: i16) -> Served {
 }
 
 /// Every request that is served, in the order of the keys, in the ranges of Kafka 4.4.
-const SERVED: [Served; 41] = [
+const SERVED: [Served; 42] = [
     // librdkafka before 2.12 compresses only where versions from 0 on are told (KAFKA-18659); below 3 nothing is served, as in Kafka.
     Served { api_key: ApiKey::Produce, told_min: 0, min: 3, max: 13 },
     row(ApiKey::Fetch, 4, 18),
@@ -55,6 +55,7 @@ const SERVED: [Served; 41] = [
     row(ApiKey::TxnOffsetCommit, 0, 6),
     row(ApiKey::DescribeConfigs, 1, 4),
     row(ApiKey::AlterConfigs, 0, 2),
+    row(ApiKey::AlterReplicaLogDirs, 1, 2),
     row(ApiKey::DescribeLogDirs, 1, 5),
     row(ApiKey::SaslAuthenticate, 0, 2),
     row(ApiKey::CreatePartitions, 0, 3),

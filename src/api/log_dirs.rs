@@ -1,14 +1,20 @@
-//! DescribeLogDirs: how much of each data directory every partition takes.
+//! The data directories: how much of each every partition takes (DescribeLogDirs), and the moves of replicas between them (AlterReplicaLogDirs).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use hashbrown::HashMap;
 use uuid::Uuid;
 
 use super::RequestContext;
 use crate::cluster::{METADATA_PARTITION, TopicIdPartition};
+use crate::disk::directories::DataDirectory;
+use crate::log::file_names::is_movable;
 use crate::rt::{self, ShardId};
-use crate::shard::message::{Reply, Request};
+use crate::shard::message::{ReplicaSize, Reply, Request};
+use crate::wire::messages::alter_replica_log_dirs_response::{AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult};
 use crate::wire::messages::describe_log_dirs_response::{DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic};
-use crate::wire::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
+use crate::wire::messages::{AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, DescribeLogDirsRequest, DescribeLogDirsResponse};
 use crate::wire::{ErrorCode, Str};
 
 /// Every partition (topics null) or those that are named; partitions that do not exist are left out, as Kafka does.
@@ -36,8 +42,8 @@ pub async fn describe_log_dirs(context: &RequestContext, request: DescribeLogDir
         let (total_bytes, usable_bytes) = space.map_or((-1, -1), |space| (space.total_bytes as i64, space.usable_bytes as i64));
         results.push(DescribeLogDirsResult {
             error_code: ErrorCode::None.code(),
-            log_dir: Str::from(directory.path.display().to_string()),
-            topics: by_topic(context, sizes.iter().filter(|(_, id, _)| *id == directory.id)),
+            log_dir: Str::from(absolute(&directory.path).display().to_string()),
+            topics: by_topic(context, sizes.iter().filter(|size| size.directory_id == directory.id)),
             total_bytes,
             usable_bytes,
             ..Default::default()
@@ -46,20 +52,101 @@ pub async fn describe_log_dirs(context: &RequestContext, request: DescribeLogDir
     DescribeLogDirsResponse { results, ..Default::default() }
 }
 
-fn by_topic<'sizes>(
-    context: &RequestContext,
-    sizes: impl Iterator<Item = &'sizes (TopicIdPartition, Uuid, i64)>,
-) -> Vec<DescribeLogDirsTopic> {
+fn by_topic<'sizes>(context: &RequestContext, sizes: impl Iterator<Item = &'sizes ReplicaSize>) -> Vec<DescribeLogDirsTopic> {
     let image = context.shard.image();
     let mut topics: HashMap<Str, Vec<DescribeLogDirsPartition>> = HashMap::new();
-    for (key, _, size_bytes) in sizes {
-        let Some(topic) = image.topic_by_id(&key.topic_id) else { continue };
-        debug_assert!(*key != METADATA_PARTITION, "the metadata log is not a topic");
-        let partition = DescribeLogDirsPartition { partition_index: key.partition, partition_size: *size_bytes, ..Default::default() };
+    for size in sizes {
+        let Some(topic) = image.topic_by_id(&size.partition.topic_id) else { continue };
+        debug_assert!(size.partition != METADATA_PARTITION, "the metadata log is not a topic");
+        let partition = DescribeLogDirsPartition {
+            partition_index: size.partition.partition,
+            partition_size: size.size_bytes,
+            offset_lag: size.offset_lag,
+            is_future_key: size.is_future,
+            ..Default::default()
+        };
         topics.entry(Str::from(&*topic.name)).or_default().push(partition);
     }
     let mut topics: Vec<DescribeLogDirsTopic> =
         topics.into_iter().map(|(name, partitions)| DescribeLogDirsTopic { name, partitions, ..Default::default() }).collect();
     topics.sort_by(|left, right| left.name.cmp(&right.name));
     topics
+}
+
+/// What is asked for one partition.
+type Wish = (Str, i32);
+
+/// What one shard is to move to one directory.
+struct Moves {
+    directory: DataDirectory,
+    wishes: Vec<Wish>,
+    keys: Vec<TopicIdPartition>,
+}
+
+/// Begins the moves that are asked for. Each partition gets a code of its own; a partition that is named twice goes where it was named last.
+pub async fn alter_replica_log_dirs(
+    context: &RequestContext,
+    request: AlterReplicaLogDirsRequest,
+    _version: i16,
+) -> AlterReplicaLogDirsResponse {
+    let mut wishes: BTreeMap<Wish, Str> = BTreeMap::new();
+    for directory in &request.dirs {
+        for topic in &directory.topics {
+            wishes.extend(topic.partitions.iter().map(|partition| ((topic.name.clone(), *partition), directory.path.clone())));
+        }
+    }
+    let mut outcomes: BTreeMap<Wish, ErrorCode> = BTreeMap::new();
+    let mut moves: HashMap<(ShardId, Uuid), Moves> = HashMap::new();
+    for (wish, path) in wishes {
+        match check(context, &wish, &path) {
+            Ok((directory, key)) => {
+                let group = (context.shard.owner(&key), directory.id);
+                let together = moves.entry(group).or_insert_with(|| Moves { directory, wishes: Vec::new(), keys: Vec::new() });
+                together.wishes.push(wish);
+                together.keys.push(key);
+            }
+            Err(error) => {
+                outcomes.insert(wish, error);
+            }
+        }
+    }
+    let mut calls = Vec::new();
+    for ((owner, _), Moves { directory, wishes, keys }) in moves {
+        calls.push((wishes, context.shard.call(owner, Request::MoveReplicas { items: keys, directory })));
+    }
+    for (wishes, call) in calls {
+        let Reply::MovesBegun(codes) = call.await else { unreachable!("moves are answered by codes") };
+        outcomes.extend(wishes.into_iter().zip(codes));
+    }
+    AlterReplicaLogDirsResponse { results: results(outcomes), ..Default::default() }
+}
+
+/// In the order in which Kafka looks at a wish: the name, the directory, the partition.
+fn check(context: &RequestContext, (topic, partition): &Wish, path: &str) -> Result<(DataDirectory, TopicIdPartition), ErrorCode> {
+    if !is_movable(topic, *partition) {
+        return Err(ErrorCode::InvalidTopicException);
+    }
+    let directory = context.shard.directories().iter().find(|directory| absolute(&directory.path) == Path::new(path));
+    let directory = directory.ok_or(ErrorCode::LogDirNotFound)?.clone();
+    let image = context.shard.image();
+    let topic = image.topic(topic).filter(|topic| topic.partition(*partition).is_some());
+    let topic = topic.ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    Ok((directory, TopicIdPartition::new(topic.id, *partition)))
+}
+
+fn results(outcomes: BTreeMap<Wish, ErrorCode>) -> Vec<AlterReplicaLogDirTopicResult> {
+    let mut results: Vec<AlterReplicaLogDirTopicResult> = Vec::new();
+    for ((topic, partition_index), error) in outcomes {
+        let result = AlterReplicaLogDirPartitionResult { partition_index, error_code: error.code(), ..Default::default() };
+        match results.last_mut().filter(|last| last.topic_name == topic) {
+            Some(last) => last.partitions.push(result),
+            None => results.push(AlterReplicaLogDirTopicResult { topic_name: topic, partitions: vec![result], ..Default::default() }),
+        }
+    }
+    results
+}
+
+/// The path as Kafka tells it and compares it.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
 }

@@ -99,6 +99,7 @@ getters! {
     producer_id_expiration_check_interval_ms: i32 = "producer.id.expiration.check.interval.ms";
     producer_id_expiration_ms: i32 = "producer.id.expiration.ms";
     queued_max_request_bytes: i64 = "queued.max.request.bytes";
+    replica_alter_log_dirs_io_max_bytes_per_second: i64 = "replica.alter.log.dirs.io.max.bytes.per.second";
     replica_high_watermark_checkpoint_interval_ms: i64 = "replica.high.watermark.checkpoint.interval.ms";
     shard_queued_bytes_max: i64 = "shard.queued.bytes.max";
     shard_tail_cache_bytes: i64 = "shard.tail.cache.bytes";

@@ -122,9 +122,19 @@ pub fn create_partition_blocking(directory: &Path, topic: &str, partition: i32, 
         Some(found) => return Err(DirectoryError::OtherTopic { path, found, expected: topic_id }),
         None => create_directory_blocking(&path)?,
     }
-    write_small_file_blocking(&path, PARTITION_METADATA, &directory_files::encode_partition_metadata(topic_id))?;
+    write_partition_metadata_blocking(&path, topic_id)?;
     sync_directory_blocking(directory)?;
     Ok(path)
+}
+
+/// Says in a partition's directory whose it is.
+pub fn write_partition_metadata_blocking(path: &Path, topic_id: Uuid) -> Result<()> {
+    write_small_file_blocking(path, PARTITION_METADATA, &directory_files::encode_partition_metadata(topic_id))
+}
+
+/// Whose a partition's directory is; None where it does not say.
+pub fn read_partition_metadata_blocking(path: &Path) -> Result<Option<Uuid>> {
+    read_small_file(&path.join(PARTITION_METADATA), directory_files::decode_partition_metadata)
 }
 
 /// Gives the directory of a deleted partition a name that marks it so, whatever else happens. Returns the new path; its files may be removed at leisure.

@@ -114,6 +114,23 @@ pub fn partition_directory(topic: &str, partition: i32) -> String {
     format!("{topic}-{partition}")
 }
 
+/// The name of the directory in which a replica is copied that moves to another data directory. Kafka refuses to move one whose name would be too long (`is_movable`).
+pub fn future_directory(topic: &str, partition: i32, unique: uuid::Uuid) -> String {
+    format!("{topic}-{partition}.{}{FUTURE_DIRECTORY_SUFFIX}", unique.simple())
+}
+
+/// Whether the name of such a directory is a file name.
+pub fn is_movable(topic: &str, partition: i32) -> bool {
+    future_directory(topic, partition, uuid::Uuid::nil()).len() <= NAME_BYTES_MAX
+}
+
+/// The name of the partition that a future directory is of; none for any other name.
+pub fn future_of(name: &str) -> Option<&str> {
+    let is_future = PartitionDirectory::parse(name) == Some(PartitionDirectory::Future);
+    let (live, _unique) = name.rsplit_once('.').filter(|_| is_future)?;
+    Some(live)
+}
+
 /// The name under which a deleted partition's directory waits for its removal. A long topic name is cut so that the whole remains a file name.
 pub fn deleted_directory(topic: &str, partition: i32, unique: uuid::Uuid) -> String {
     let suffix = format!("-{partition}.{}{DELETED_DIRECTORY_SUFFIX}", unique.simple());
@@ -146,6 +163,10 @@ mod tests {
 
         let unique = uuid::Uuid::from_u128(0xab);
         assert_eq!(deleted_directory("orders", 3, unique), "orders-3.000000000000000000000000000000ab-delete");
+        let future = future_directory("orders", 3, unique);
+        assert_eq!((future.as_str(), future_of(&future)), ("orders-3.000000000000000000000000000000ab-future", Some("orders-3")));
+        assert_eq!((future_of("orders-3"), is_movable("orders", 3)), (None, true));
+        assert!(is_movable(&"t".repeat(213), 3) && !is_movable(&"t".repeat(214), 3));
         let long = deleted_directory(&"t".repeat(249), 99_999, unique);
         assert_eq!(long.len(), 255);
         assert_eq!(PartitionDirectory::parse(&long), Some(PartitionDirectory::Deleted));

@@ -59,7 +59,8 @@ impl Partition {
         append: impl Fn() -> Result<Appending, TryAppendError>,
     ) -> Result<Appending, AppendError> {
         let is_full = |error: &TryAppendError| *error == TryAppendError::Full;
-        match self.environment.with_room(batch.bytes.len(), self.disk.refuses(), append, is_full).await {
+        let disk = self.disk();
+        match self.environment.with_room(batch.bytes.len(), disk.refuses(), append, is_full).await {
             Ok(Ok(appending)) => Ok(appending),
             Ok(Err(TryAppendError::Refused(error))) => Err(error),
             Ok(Err(TryAppendError::Full)) => unreachable!("the wait ends with room"),
@@ -142,7 +143,8 @@ impl Partition {
             return Err(AppendError::NotLeader);
         }
         let is_client = matches!(origin, Origin::Client { .. });
-        if self.failure.borrow().is_some() || self.disk.has_failed() || (is_client && !self.disk.takes_records()) {
+        let disk = self.disk();
+        if self.failure.borrow().is_some() || disk.has_failed() || (is_client && !disk.takes_records()) {
             return Err(AppendError::Storage);
         }
         let must_lead = origin != Origin::Replication;

@@ -5,12 +5,13 @@
 
 use std::cell::Cell;
 use std::hash::RandomState;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::Partition;
 use super::cleaner::CleanerOptions;
+use super::pace::Pace;
 use super::upkeep::UpkeepError;
 use crate::disk::checkpoint::facts::encode_segment;
 use crate::disk::compacted_segment::{CompactedSegment, discard_swap_blocking, discard_unfinished_blocking, swap_segments_blocking};
@@ -26,8 +27,6 @@ use crate::wire::batch::{BatchHeader, Compression, Decompressor, Progress, Recor
 
 /// Bytes of a segment read at once.
 const READ_BYTES: u32 = 256 << 10;
-/// Work between two looks at what else the shard has to do.
-const SLICE: Duration = Duration::from_micros(200);
 /// Records between two looks at the clock.
 const RECORDS_PER_LOOK: usize = 64;
 /// What a batch unpacks to was checked when it was produced.
@@ -255,8 +254,7 @@ impl Partition {
         let interval_bytes = self.log.borrow().rules().index_interval_bytes;
         let last = group.last().expect("a group has a segment");
         let direct = self.environment.reader.is_direct();
-        let mut cleaned =
-            CompactedSegment::begin(self.directory.clone(), group[0].base_offset, last.created_ms, interval_bytes, direct).await?;
+        let mut cleaned = CompactedSegment::begin(self.directory(), group[0].base_offset, last.created_ms, interval_bytes, direct).await?;
         for book in group {
             let end = self.log.borrow().segments().end_offset(book.base_offset, first_uncleanable);
             transactions.add(&self.aborted_between(book.base_offset, end).await?);
@@ -267,7 +265,7 @@ impl Partition {
         }
         let finished = cleaned.finish(self.modified_ms(last.base_offset).await).await;
         if finished.is_err() {
-            let (directory, base_offset) = (self.directory.to_path_buf(), group[0].base_offset);
+            let (directory, base_offset) = (self.directory().to_path_buf(), group[0].base_offset);
             rt::blocking(move || discard_unfinished_blocking(&directory, base_offset)).await;
         }
         let book = finished?;
@@ -334,7 +332,7 @@ impl Partition {
             self.environment.reader.begin_swap(&self.id, book.base_offset);
         };
         let header = EntryHeader::swap(self.id, replaced.start, replaced.end);
-        let directory = self.directory.to_path_buf();
+        let directory = self.directory().to_path_buf();
         let appended = self.environment.append_entry_if(header, &encode_segment(&book), is_wanted, switch).await?;
         let Some(sequence) = appended else {
             rt::blocking(move || discard_swap_blocking(&directory, book.base_offset)).await;
@@ -428,38 +426,4 @@ async fn unpack(info: &BatchInfo, header: &BatchHeader, batch: &Bytes, pace: &mu
 
 fn damaged(info: &BatchInfo, cause: impl std::fmt::Display) -> CleaningError {
     CleaningError::Damaged { base_offset: info.base_offset, cause: cause.to_string() }
-}
-
-/// Keeps a round from holding the shard, or the disk, for longer than it may.
-struct Pace {
-    bytes_per_second: f64,
-    slice_begun: Instant,
-    /// What the disk has been asked for since `since`.
-    bytes: f64,
-    since: Instant,
-}
-
-impl Pace {
-    fn new(bytes_per_second: f64) -> Self {
-        Self { bytes_per_second: bytes_per_second.max(1.0), slice_begun: Instant::now(), bytes: 0.0, since: Instant::now() }
-    }
-
-    /// Lets others run if it is time.
-    async fn breathe(&mut self) {
-        if self.slice_begun.elapsed() > SLICE {
-            rt::yield_now().await;
-            self.slice_begun = Instant::now();
-        }
-    }
-
-    /// Waits until so many more bytes are within what the round may read and write.
-    async fn spend(&mut self, bytes: usize) {
-        self.bytes += bytes as f64;
-        let due = self.bytes / self.bytes_per_second;
-        let elapsed = self.since.elapsed().as_secs_f64();
-        if due > elapsed + 0.001 {
-            rt::sleep(Duration::from_secs_f64((due - elapsed).min(1.0))).await;
-        }
-        self.slice_begun = Instant::now();
-    }
 }

@@ -2,7 +2,7 @@
 //!
 //! A `Partition` lives on the shard that owns it, and on no other; what leaves it is owned (`Bytes`, file ranges, plain values). Where to begin:
 //! `append` (admission, offsets, journal), `durability` (the high watermark follows the journal), `read` (plans), `wait` (long polls), `offsets` (look-ups and DeleteRecords),
-//! `retention` (the log's start moves, old segments go), `cleaner` (compaction).
+//! `retention` (the log's start moves, old segments go), `cleaner` (compaction), `moving` (from one data directory to another).
 //! `partitions` holds all of a shard's, makes, opens and removes them; `upkeep` writes what can be made again from the log: indexes, producer snapshots, epoch checkpoints.
 //!
 //! One rule holds everywhere: what is not durable is not visible. The log's end runs ahead of the high watermark, and nothing that a client sees goes beyond the latter.
@@ -12,8 +12,10 @@ mod cleaner;
 mod cleaning;
 mod disks;
 mod durability;
+mod moving;
 mod offsets;
 mod open;
+mod pace;
 mod partitions;
 mod plan;
 mod read;
@@ -41,6 +43,7 @@ use crate::log::{Log, NO_LEADER_EPOCH, ProducerView, VerificationGuard};
 pub use append::{Appending, TryAppendError};
 pub use cleaner::CleanerOptions;
 pub use durability::{Counts, GroupSequence};
+pub use moving::{FutureReplica, MoveRefusal};
 pub use offsets::{EpochEnd, FoundOffset, OffsetTarget};
 pub use partitions::{NewPartition, Partitions, PartitionsOptions};
 pub use plan::{FileRange, Piece};
@@ -51,6 +54,7 @@ pub use wait::{FetchWaiter, Seen};
 use cleaning::CleaningState;
 use disks::Disk;
 use durability::{DurabilityClass, PendingGroup, Unflushed};
+use moving::Move;
 use partitions::Environment;
 use retention::Keeping;
 use upkeep::ClosedSegment;
@@ -61,10 +65,10 @@ pub struct Partition {
     this: Weak<Partition>,
     id: TopicIdPartition,
     topic: Arc<str>,
-    home: PartitionHome,
-    directory: Rc<Path>,
+    site: RefCell<Site>,
+    /// Its way to another data directory, if it is on one.
+    moving: RefCell<Option<Rc<Move>>>,
     environment: Rc<Environment>,
-    disk: Rc<Disk>,
     log: RefCell<Log>,
     leadership: Cell<Leadership>,
     /// Everything below is durable, and in a cluster on all in-sync replicas. Never falls within a leader epoch.
@@ -96,6 +100,14 @@ pub struct Partition {
     is_swept: Cell<bool>,
 }
 
+/// Where a partition's files are; a move to another data directory changes it.
+#[derive(Clone)]
+struct Site {
+    home: PartitionHome,
+    directory: Rc<Path>,
+    disk: Rc<Disk>,
+}
+
 /// Who leads, as far as this replica knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Leadership {
@@ -118,13 +130,17 @@ impl Partition {
         &self.topic
     }
 
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    pub fn directory(&self) -> Rc<Path> {
+        self.site.borrow().directory.clone()
     }
 
     /// The data directory that it lies in, and its name there.
-    pub fn home(&self) -> &PartitionHome {
-        &self.home
+    pub fn home(&self) -> PartitionHome {
+        self.site.borrow().home.clone()
+    }
+
+    fn disk(&self) -> Rc<Disk> {
+        self.site.borrow().disk.clone()
     }
 
     /// Takes the lead in `epoch`, which begins at the log's end. A start of the broker raises the epoch of each partition, so that consumers notice a tail that is lost.
@@ -222,7 +238,7 @@ impl PlacementTarget for Partition {
         let log = self.log.borrow();
         PartitionFacts {
             partition: self.id,
-            home: self.home.clone(),
+            home: self.home(),
             log_start_offset: log.log_start_offset(),
             end_offset: log.log_end_offset(),
             high_watermark: self.high_watermark.get(),
@@ -242,11 +258,11 @@ impl PlacementTarget for Partition {
 
     fn failed(&self, error: &JournalError) {
         self.failure.borrow_mut().get_or_insert_with(|| error.clone());
-        self.disk.fail(error);
+        self.disk().fail(error);
     }
 
     fn ran_full(&self) {
-        self.disk.ran_full();
+        self.disk().ran_full();
     }
 }
 

@@ -10,7 +10,7 @@ use super::durability::DurabilityClass;
 use super::partitions::Environment;
 use super::retention::Keeping;
 use super::upkeep::UpkeepState;
-use super::{Leadership, Partition};
+use super::{Leadership, Partition, Site};
 use crate::cluster::TopicIdPartition;
 use crate::config::TopicSettings;
 use crate::disk::checkpoint::{PartitionFacts, PartitionHome, PlacedEnd};
@@ -107,10 +107,9 @@ impl Partition {
             this: this.clone(),
             id: parts.id,
             topic: parts.topic,
-            home: parts.home,
-            directory: parts.directory,
+            site: RefCell::new(Site { home: parts.home, directory: parts.directory, disk }),
+            moving: RefCell::default(),
             environment: environment.clone(),
-            disk,
             log_start_offset: Cell::new(log.log_start_offset()),
             log: RefCell::new(log),
             leadership: Cell::new(Leadership::NONE),

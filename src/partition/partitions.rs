@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,8 +14,9 @@ use uuid::Uuid;
 
 use super::Partition;
 use super::cleaner::{self, CleanerOptions};
-use super::disks::{self, Disks};
+use super::disks::{self, Disk, Disks};
 use super::durability::Touched;
+use super::moving::{self, MoveQueue};
 use super::retention::{self, RetentionTimes};
 use super::upkeep::UpkeepQueue;
 use crate::cluster::TopicIdPartition;
@@ -53,6 +54,8 @@ pub struct PartitionsOptions {
     pub files_are_whole: bool,
     /// What compaction may use.
     pub cleaner: CleanerOptions,
+    /// How fast a replica is copied to another data directory.
+    pub move_bytes_per_second: f64,
 }
 
 impl Default for PartitionsOptions {
@@ -65,6 +68,7 @@ impl Default for PartitionsOptions {
             retention: RetentionTimes::default(),
             files_are_whole: false,
             cleaner: CleanerOptions::default(),
+            move_bytes_per_second: f64::MAX,
         }
     }
 }
@@ -192,6 +196,10 @@ pub struct Partitions {
     cleaner: Cell<CleanerOptions>,
     /// One round of compaction at a time.
     cleaner_turn: Budget,
+    moves: MoveQueue,
+    /// One move at a time.
+    move_turn: Budget,
+    move_bytes_per_second: Cell<f64>,
 }
 
 impl Partitions {
@@ -226,17 +234,30 @@ impl Partitions {
         rt::spawn_background(environment.graveyard.clone().run()).detach();
         rt::spawn_background(disks::watch(Rc::downgrade(&environment.disks), Rc::downgrade(&journal))).detach();
         let cleaner = Cell::new(options.cleaner);
-        let partitions = Rc::new(Self { environment, partitions: RefCell::default(), upkeep, cleaner, cleaner_turn: Budget::new(1) });
+        let partitions = Rc::new(Self {
+            environment,
+            partitions: RefCell::default(),
+            upkeep,
+            cleaner,
+            cleaner_turn: Budget::new(1),
+            moves: MoveQueue::default(),
+            move_turn: Budget::new(1),
+            move_bytes_per_second: Cell::new(options.move_bytes_per_second),
+        });
         retention::start(&partitions, options.retention);
         cleaner::start(&partitions);
+        moving::start(&partitions);
         partitions
     }
 
     /// Takes over a partition as recovery has left it. Reads no file.
     pub fn open(&self, recovered: RecoveredPartition, topic: Arc<str>, settings: &TopicSettings) -> Rc<Partition> {
-        let placed = recovered.placed;
+        let (placed, moving_to) = (recovered.placed, recovered.moving_to.clone());
         let partition = Partition::from_recovered(&self.environment, recovered, topic, settings);
         self.register(&partition, placed);
+        if let Some(to) = moving_to {
+            self.resume_move(&partition, to);
+        }
         partition
     }
 
@@ -262,7 +283,7 @@ impl Partitions {
     }
 
     fn register(&self, partition: &Rc<Partition>, placed: PlacedEnd) {
-        self.environment.journal.register(partition.id, partition.clone(), partition.directory.clone(), placed);
+        self.environment.journal.register(partition.id, partition.clone(), partition.directory(), placed);
         let previous = self.partitions.borrow_mut().insert(partition.id, partition.clone());
         assert!(previous.is_none(), "partition {} is opened once", partition.id);
     }
@@ -285,6 +306,7 @@ impl Partitions {
     pub async fn delete(&self, id: &TopicIdPartition) -> Result<(), CreateError> {
         let Some(partition) = self.partitions.borrow_mut().remove(id) else { return Ok(()) };
         partition.is_deleted.set(true);
+        partition.stop_moving();
         partition.waiters.fire_all();
         self.environment.append_entry(EntryHeader::deleted(*id), &[], || {}).await?;
         // Nobody may write into the directory any more when it gets its new name: another partition may soon bear the old one.
@@ -292,7 +314,7 @@ impl Partitions {
         let _turn = partition.upkeep.turn.acquire(1).await;
         self.environment.tail_cache.remove(&partition.tail);
         self.environment.reader.forget(id, None);
-        let (directory, topic, number) = (partition.directory.to_path_buf(), partition.topic.clone(), id.partition);
+        let (directory, topic, number) = (partition.directory().to_path_buf(), partition.topic.clone(), id.partition);
         let retired = rt::blocking(move || directories::retire_partition_blocking(&directory, &topic, number)).await?;
         self.environment.graveyard.bury([Grave::Directory(retired)], partition.keeping.get().delete_delay);
         Ok(())
@@ -306,6 +328,28 @@ impl Partitions {
     /// Settings of the compactor have changed.
     pub fn set_cleaner(&self, options: CleanerOptions) {
         self.cleaner.set(options);
+    }
+
+    /// The rate of moves between data directories has changed; it counts from the next move on.
+    pub fn set_move_rate(&self, bytes_per_second: f64) {
+        self.move_bytes_per_second.set(bytes_per_second);
+    }
+
+    pub(super) fn moves(&self) -> &MoveQueue {
+        &self.moves
+    }
+
+    pub(super) fn move_turn(&self) -> &Budget {
+        &self.move_turn
+    }
+
+    pub(super) fn move_bytes_per_second(&self) -> f64 {
+        self.move_bytes_per_second.get()
+    }
+
+    /// The state of a data directory; `directory` lies in it.
+    pub(super) fn disk_of(&self, id: Uuid, directory: &Path) -> Rc<Disk> {
+        self.environment.disks.of(id, directory)
     }
 
     pub(super) fn cleaner_options(&self) -> CleanerOptions {
@@ -323,8 +367,10 @@ impl Partitions {
     /// The end of a clean stop: no more appends, everything placed and flushed, all files as Kafka leaves them. What readers have planned stays readable.
     pub async fn shut_down(&self) -> Result<(), JournalError> {
         self.environment.is_stopping.set(true);
-        // A round of compaction ends soon, and leaves no exchange of files half done.
+        // A round of compaction ends soon, and leaves no exchange of files half done; so does a move.
         let _cleaner = self.cleaner_turn.acquire(1).await;
+        self.moves.wake();
+        let _move = self.move_turn.acquire(1).await;
         // Upkeep removes segments: none may go between the last checkpoint, which names them, and the end.
         self.environment.upkeep.end();
         self.environment.graveyard.end();

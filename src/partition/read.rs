@@ -280,7 +280,7 @@ impl Partition {
         };
         SegmentView {
             partition: self.id,
-            directory: self.directory.clone(),
+            directory: self.directory(),
             base_offset: book.base_offset,
             size_bytes,
             settled_bytes,

@@ -144,7 +144,7 @@ impl Partition {
         if bases.is_empty() {
             return Vec::new();
         }
-        let directory = self.directory.to_path_buf();
+        let directory = self.directory().to_path_buf();
         rt::blocking(move || {
             let modified_ms = |base: i64| Some((base, modified_ms_blocking(&directory.join(LogFileKind::Log.name(base)))?));
             bases.into_iter().filter_map(modified_ms).collect()
@@ -154,7 +154,7 @@ impl Partition {
 
     /// When a segment's file was last written to.
     pub(super) async fn modified_ms(&self, base_offset: i64) -> Option<i64> {
-        let path = self.directory.join(LogFileKind::Log.name(base_offset));
+        let path = self.directory().join(LogFileKind::Log.name(base_offset));
         rt::blocking(move || modified_ms_blocking(&path)).await
     }
 
@@ -215,7 +215,7 @@ impl Partition {
         if names.is_empty() {
             return Ok(());
         }
-        let directory = self.directory.to_path_buf();
+        let directory = self.directory().to_path_buf();
         let buried = rt::blocking(move || {
             let mut buried = Vec::new();
             for name in names {
@@ -239,7 +239,7 @@ impl Partition {
             return Ok(());
         }
         let _turn = self.upkeep.turn.acquire(1).await;
-        let directory = self.directory.to_path_buf();
+        let directory = self.directory().to_path_buf();
         let names = rt::blocking(move || list_directory_blocking(&directory)).await.map_err(DirectoryError::from)?;
         // Asked after the list was made: a file gets its name when its segment is in the books already.
         let first_base = self.log.borrow().segments().iter().next().expect("a log has a segment").base_offset;
@@ -248,7 +248,7 @@ impl Partition {
             .into_iter()
             .filter(|name| has_suffix(name) || matches!(LogFileKind::parse(name), Some((_, base)) if base < first_base))
             .partition(|name| has_suffix(name));
-        let leftovers: Vec<PathBuf> = leftovers.into_iter().map(|name| self.directory.join(name)).collect();
+        let leftovers: Vec<PathBuf> = leftovers.into_iter().map(|name| self.directory().join(name)).collect();
         self.environment.graveyard.bury(leftovers.into_iter().map(Grave::File), Duration::ZERO);
         self.bury_files(old).await?;
         self.is_swept.set(true);

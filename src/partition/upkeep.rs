@@ -129,6 +129,11 @@ impl Partition {
         closed_is_placed || has_entries || has_aborted || is_unchecked || self.oldest_is_removable(&log)
     }
 
+    /// Whether there are segments of an earlier life whose indexes have not been looked at.
+    pub(super) fn has_unchecked_segments(&self) -> bool {
+        !self.upkeep.unchecked.borrow().is_empty()
+    }
+
     fn next_closed_is_placed(&self) -> bool {
         let closed = self.closed.borrow();
         closed.front().is_some_and(|segment| segment.roll.previous_base < self.placed.get().segment_base)
@@ -207,7 +212,7 @@ impl Partition {
                 }
             }
             let append = IndexAppend {
-                directory: self.directory.to_path_buf(),
+                directory: self.directory().to_path_buf(),
                 base_offset: book.base_offset,
                 offset_entries: offset_index.file_entries(),
                 time_entries: time_index.file_entries(),
@@ -277,7 +282,7 @@ impl Partition {
         let time_bytes = indexes.time_index.bytes_before(placed.end_offset);
         let aborted = self.aborted_of(book.base_offset).into_iter().filter(|entry| entry.last_offset < placed.end_offset).collect();
         IndexAppend {
-            directory: self.directory.to_path_buf(),
+            directory: self.directory().to_path_buf(),
             base_offset: book.base_offset,
             offset_entries: indexes.offset_index.file_entries(),
             time_entries: indexes.time_index.file_entries(),
@@ -296,12 +301,12 @@ impl Partition {
     async fn open_index_files(&self, book: &SegmentBook) -> Result<IndexFilesState, UpkeepError> {
         // Entries in memory begin where this life began: the files are completed up to there.
         let found_bytes = self.first_recent_position(book);
-        let state = index_files::open(&self.directory, book.base_offset, found_bytes).await.map_err(DirectoryError::from)?;
+        let state = index_files::open(&self.directory(), book.base_offset, found_bytes).await.map_err(DirectoryError::from)?;
         let interval_bytes = self.log.borrow().rules().index_interval_bytes.max(0) as u32;
         let view = self.segment_view(book, found_bytes);
         let (offsets, times) = index_files::missing_entries(&self.environment.reader, &view, &state, interval_bytes).await?;
         let append = IndexAppend {
-            directory: self.directory.to_path_buf(),
+            directory: self.directory().to_path_buf(),
             base_offset: book.base_offset,
             offset_entries: offsets.file_entries(),
             time_entries: times.file_entries(),
@@ -369,7 +374,7 @@ impl Partition {
             let Some(base_offset) = found else { return Ok(()) };
             if self.log.borrow().segments().get(base_offset).is_some() {
                 let append = IndexAppend {
-                    directory: self.directory.to_path_buf(),
+                    directory: self.directory().to_path_buf(),
                     base_offset,
                     offset_entries: 0,
                     time_entries: 0,
@@ -392,7 +397,7 @@ impl Partition {
             closing.push_if_later(max_timestamp);
         }
         let append = IndexAppend {
-            directory: self.directory.to_path_buf(),
+            directory: self.directory().to_path_buf(),
             base_offset: book.base_offset,
             offset_entries: files.offset_entries,
             time_entries: files.time_entries,
@@ -423,7 +428,7 @@ impl Partition {
 
     /// Removes the files that `is_meant`.
     async fn in_directory(&self, is_meant: impl Fn(&str) -> bool + Send + 'static) -> Result<(), UpkeepError> {
-        let directory = self.directory.to_path_buf();
+        let directory = self.directory().to_path_buf();
         rt::blocking(move || {
             for name in list_directory_blocking(&directory).map_err(DirectoryError::from)? {
                 if is_meant(&name) {
@@ -459,7 +464,7 @@ impl Partition {
             (log.producers().producers().clone(), checkpoint_file::encode_leader_epochs(log.leader_epochs()), bases)
         };
         let snapshot = producers::encode_kafka(producers).await;
-        let directory = self.directory.to_path_buf();
+        let directory = self.directory().to_path_buf();
         rt::blocking(move || {
             directories::write_hint_blocking(&directory, &LogFileKind::ProducerSnapshot.name(end_offset), &snapshot.to_vec())?;
             directories::write_hint_blocking(&directory, LEADER_EPOCH_CHECKPOINT, epochs.as_bytes())

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::append::Append;
 use crate::cluster::{Image, TopicIdPartition};
+use crate::disk::directories::DataDirectory;
 use crate::drive::controller::{ControllerReply, ControllerRequest};
 use crate::drive::groups::{GroupReply, GroupRequest};
 use crate::drive::transactions::{Markers, TransactionRequest};
@@ -56,6 +57,8 @@ pub enum Request {
     Producers { items: Vec<TopicIdPartition> },
     /// Sizes of every partition of this shard, or of these. Answered by `Reply::Sizes`.
     Sizes { only: Option<Vec<TopicIdPartition>> },
+    /// Move partitions of this shard to another data directory. Answered by `Reply::MovesBegun` when the moves have begun.
+    MoveReplicas { items: Vec<TopicIdPartition>, directory: DataDirectory },
     /// For a group coordinator of this shard.
     Group(GroupRequest),
     /// For a transaction coordinator of this shard.
@@ -103,8 +106,10 @@ pub enum Reply {
     Deleted(Vec<Result<i64, ErrorCode>>),
     /// One for each item, in order.
     Producers(Vec<Result<Vec<ProducerAnswer>, ErrorCode>>),
-    /// Each partition found, the data directory that it lies in, and its size in bytes.
-    Sizes(Vec<(TopicIdPartition, Uuid, i64)>),
+    /// Each replica found; one that moves is found twice.
+    Sizes(Vec<ReplicaSize>),
+    /// One for each partition, in order.
+    MovesBegun(Vec<ErrorCode>),
     /// One for each item, in order.
     Guards(Vec<Guarding>),
     /// One for each partition, in order.
@@ -300,6 +305,21 @@ pub struct ProducerAnswer {
     pub coordinator_epoch: i32,
     /// First offset of its open transaction, -1 if none.
     pub current_transaction_start_offset: i64,
+}
+
+/// A replica on disk, or the copy of one that moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaSize {
+    /// Of which partition.
+    pub partition: TopicIdPartition,
+    /// The data directory that it lies in.
+    pub directory_id: Uuid,
+    /// Bytes of its segments.
+    pub size_bytes: i64,
+    /// Offsets that it is behind.
+    pub offset_lag: i64,
+    /// It is a copy that has not taken the replica's place yet.
+    pub is_future: bool,
 }
 
 /// A client that a shard is to serve: just accepted, or on its way from another shard.

@@ -104,6 +104,8 @@ impl Shard {
         self.topic_settings.borrow_mut().clear();
         if self.follow_settings(&image) {
             self.partitions.set_cleaner(CleanerOptions::new(&self.config(), self.shards));
+            let bytes_per_second = self.config().replica_alter_log_dirs_io_max_bytes_per_second() as f64;
+            self.partitions.set_move_rate(bytes_per_second / f64::from(self.shards));
             self.apply_settings(&image, |_| true);
         } else {
             self.apply_settings(&image, |topic| former.topic_overrides(&topic.name).ne(image.topic_overrides(&topic.name)));

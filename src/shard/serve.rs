@@ -2,12 +2,13 @@
 
 use std::rc::Rc;
 
-use uuid::Uuid;
-
 use super::Shard;
-use super::message::{EpochEndItem, OffsetAnswer, OffsetItem, ProducerAnswer, ReadItem, ReadResult, Reply, Request, WatchItem};
+use super::message::{
+    EpochEndItem, OffsetAnswer, OffsetItem, ProducerAnswer, ReadItem, ReadResult, ReplicaSize, Reply, Request, WatchItem,
+};
 use crate::cluster::{METADATA_PARTITION, TopicIdPartition};
-use crate::partition::{FetchWaiter, Isolation, OffsetTarget, Partition, ReadRequest, Refusal};
+use crate::disk::directories::DataDirectory;
+use crate::partition::{FetchWaiter, Isolation, MoveRefusal, OffsetTarget, Partition, ReadRequest, Refusal};
 use crate::rt;
 use crate::wire::ErrorCode;
 
@@ -31,6 +32,7 @@ impl Shard {
             Request::DeleteRecords { items } => Reply::Deleted(self.delete_records(items).await),
             Request::Producers { items } => Reply::Producers(items.iter().map(|partition| self.producers(partition)).collect()),
             Request::Sizes { only } => Reply::Sizes(self.sizes(only)),
+            Request::MoveReplicas { items, directory } => Reply::MovesBegun(self.move_replicas(items, &directory).await),
             Request::Group(request) => Reply::Group(self.groups.handle(request).await),
             Request::Transaction(request) => Reply::Transaction(self.transactions.handle(request).await),
             Request::Controller(request) => {
@@ -156,13 +158,44 @@ impl Shard {
         Ok(partition.producers().into_iter().map(answer).collect())
     }
 
-    fn sizes(&self, only: Option<Vec<TopicIdPartition>>) -> Vec<(TopicIdPartition, Uuid, i64)> {
+    fn sizes(&self, only: Option<Vec<TopicIdPartition>>) -> Vec<ReplicaSize> {
         let partitions = match only {
             Some(keys) => keys.iter().filter_map(|key| self.partitions.get(key)).collect(),
             None => self.partitions.all(),
         };
         let topics = partitions.iter().filter(|partition| partition.id() != METADATA_PARTITION);
-        topics.map(|partition| (partition.id(), partition.home().directory_id, partition.size_bytes() as i64)).collect()
+        let mut sizes = Vec::new();
+        for partition in topics {
+            let here = ReplicaSize {
+                partition: partition.id(),
+                directory_id: partition.home().directory_id,
+                size_bytes: partition.size_bytes() as i64,
+                offset_lag: 0,
+                is_future: false,
+            };
+            sizes.push(here);
+            sizes.extend(partition.future_replica().map(|future| ReplicaSize {
+                directory_id: future.directory_id,
+                size_bytes: future.size_bytes as i64,
+                offset_lag: future.offset_lag,
+                is_future: true,
+                ..here
+            }));
+        }
+        sizes
+    }
+
+    /// What a broker does not have it cannot move; Kafka keeps an old code for that.
+    async fn move_replicas(&self, items: Vec<TopicIdPartition>, directory: &DataDirectory) -> Vec<ErrorCode> {
+        let mut outcomes = Vec::with_capacity(items.len());
+        for key in items {
+            outcomes.push(match self.partitions.move_replica(&key, directory).await {
+                Ok(()) => ErrorCode::None,
+                Err(MoveRefusal::NotHere) => ErrorCode::ReplicaNotAvailable,
+                Err(MoveRefusal::Storage) => ErrorCode::KafkaStorageError,
+            });
+        }
+        outcomes
     }
 
     fn led(&self, key: &TopicIdPartition) -> Result<Rc<Partition>, Refusal> {

@@ -14,6 +14,13 @@ pub fn trials(shared: &SharedBroker) -> Vec<Trial> {
     CLIENTS.iter().filter(is_there).flat_map(|client| client.trials(shared)).collect()
 }
 
+/// Cases that need a broker with two data directories.
+pub fn trials_of_two_directories(shared: &SharedBroker) -> Vec<Trial> {
+    TWO_DIRECTORIES.trials(shared)
+}
+
+const TWO_DIRECTORIES: &Client = &Client { name: "java_directories", command: java, cases: &[&["replica_log_dirs"]] };
+
 const FRANZ_GO: &str = "franz_go";
 
 const CLIENTS: &[Client] = &[

@@ -37,7 +37,9 @@ fn main() -> ExitCode {
     let tidy = SharedBroker::new(retention::options());
     trials.extend(suite::trials("storage::retention", retention::CASES, &tidy));
     trials.extend(suite::trials("storage::compaction", compaction::CASES, &tidy));
-    suite::main(trials, &[shared, tidy])
+    let spread = SharedBroker::new(BrokerOptions { more_directories: 1, ..BrokerOptions::default() });
+    trials.extend(clients::trials_of_two_directories(&spread));
+    suite::main(trials, &[shared, tidy, spread])
 }
 
 /// Cases that speak the protocol by hand, by module.

@@ -1,16 +1,28 @@
-//! Several data directories: new replicas are spread over them, stay where they are, and are told of.
+//! Several data directories: new replicas are spread over them, stay where they are, are told of, and move from one to the other when they are asked to.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use corelane_wire::messages::DescribeLogDirsRequest;
+use corelane_wire::messages::alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
+use corelane_wire::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use corelane_wire::messages::{AlterReplicaLogDirsRequest, DescribeLogDirsRequest, IncrementalAlterConfigsRequest};
+use corelane_wire::{ErrorCode, Str};
 use harness::batch::record;
 use harness::broker::{Broker, BrokerOptions};
 use harness::own_broker_cases;
-use harness::raw::Connection;
+use harness::places::Target;
+use harness::raw::{Connection, code};
 use harness::suite::OwnBrokerCase;
+use harness::wait;
 
-pub const CASES: &[OwnBrokerCase] = own_broker_cases![replicas_are_spread_and_stay];
+use crate::writer::mix;
+
+pub const CASES: &[OwnBrokerCase] = own_broker_cases![
+    replicas_are_spread_and_stay,
+    a_replica_moves_beside_traffic_and_stays,
+    moves_are_checked,
+    killed_while_replicas_move,
+];
 
 const TOPIC: &str = "spread";
 const PARTITIONS: i32 = 12;
@@ -27,7 +39,7 @@ fn replicas_are_spread_and_stay() {
     assert!(before.len() == 3 && before.values().all(|partitions| partitions.len() >= 2), "{before:?}");
     for is_clean in [false, true] {
         if is_clean {
-            assert!(broker.terminate(Duration::from_secs(60)).success() || broker.target() == harness::places::Target::Kafka);
+            assert!(broker.terminate(Duration::from_secs(60)).success() || broker.target() == Target::Kafka);
         } else {
             broker.kill();
         }
@@ -39,6 +51,184 @@ fn replicas_are_spread_and_stay() {
             assert_eq!(connection.read_all(TOPIC, partition, 0).len(), 1, "partition {partition}");
         }
     }
+}
+
+/// Some megabytes move at a bounded rate, so that the copy can be seen while it is made; producing goes on, the replica arrives, and is found there after either kind of end.
+fn a_replica_moves_beside_traffic_and_stays() {
+    let topic = "moving";
+    let mut broker = Broker::start(BrokerOptions { more_directories: 1, ..BrokerOptions::default() });
+    let mut connection = Connection::to(&broker);
+    connection.create_topic_with(topic, 1, &[("segment.bytes", "1048576")]);
+    bound_the_rate(&mut connection, 2_000_000);
+    let mut records = 0;
+    for _ in 0..60 {
+        connection.append(topic, 0, vec![record("k", vec![b'v'; 60_000])]);
+        records += 1;
+    }
+    let (here, there) = (place_of(&mut connection, topic), other_place(&mut connection, topic));
+    assert_eq!(move_to(&mut connection, &there, topic, 0), ErrorCode::None);
+    wait::until("the copy", wait::PATIENCE, || {
+        replicas(&mut connection, topic).iter().any(|replica| replica.is_future && replica.directory == there).then_some(())
+    });
+    wait::until("the replica to arrive", Duration::from_secs(60), || {
+        connection.append(topic, 0, vec![record("k", "beside")]);
+        records += 1;
+        std::thread::sleep(Duration::from_millis(20));
+        let replicas = replicas(&mut connection, topic);
+        (replicas.len() == 1 && replicas[0].directory == there).then_some(())
+    });
+    let found = replicas(&mut connection, topic).remove(0);
+    assert!(!found.is_future && found.offset_lag == 0 && found.size_bytes > 60 * 60_000, "{found:?}");
+    assert_eq!(connection.read_all(topic, 0, 0).len(), records);
+    assert_eq!(move_to(&mut connection, &there, topic, 0), ErrorCode::None, "it is there");
+    for is_clean in [false, true] {
+        if is_clean {
+            assert!(broker.terminate(Duration::from_secs(60)).success() || broker.target() == Target::Kafka);
+        } else {
+            broker.kill();
+        }
+        broker.restart();
+        let mut connection = Connection::to(&broker);
+        connection.wait_for_leaders(topic, 1);
+        assert_eq!(place_of(&mut connection, topic), there, "and not in {here}");
+        assert_eq!(connection.read_all(topic, 0, 0).len(), records);
+        connection.append(topic, 0, vec![record("k", "later")]);
+        records += 1;
+    }
+}
+
+fn moves_are_checked() {
+    let topic = "moves-checked";
+    let broker = Broker::start(BrokerOptions { more_directories: 1, ..BrokerOptions::default() });
+    let mut connection = Connection::to(&broker);
+    connection.create_topic(topic, 1);
+    connection.append(topic, 0, vec![record("k", "v")]);
+    let here = place_of(&mut connection, topic);
+    assert_eq!(move_to(&mut connection, &here, topic, 0), ErrorCode::None);
+    assert_eq!(move_to(&mut connection, "/not/there", topic, 0), ErrorCode::LogDirNotFound);
+    assert_eq!(move_to(&mut connection, "relative", topic, 0), ErrorCode::LogDirNotFound);
+    assert_eq!(move_to(&mut connection, &here, topic, 7), ErrorCode::UnknownTopicOrPartition);
+    assert_eq!(move_to(&mut connection, &here, "no-such-topic", 0), ErrorCode::UnknownTopicOrPartition);
+    assert_eq!(move_to(&mut connection, "/not/there", &"t".repeat(249), 0), ErrorCode::InvalidTopicException);
+    let there = other_place(&mut connection, topic);
+    for version in [1, 2] {
+        let answer = connection.call(version, &request(&there, topic, &[0, 1]));
+        let outcomes: Vec<(i32, ErrorCode)> =
+            answer.results[0].partitions.iter().map(|partition| (partition.partition_index, code(partition.error_code))).collect();
+        assert_eq!(answer.results.len(), 1);
+        assert!(outcomes.contains(&(0, ErrorCode::None)) && outcomes.contains(&(1, ErrorCode::UnknownTopicOrPartition)), "{outcomes:?}");
+    }
+    wait::until("the replica to arrive", wait::PATIENCE, || {
+        let replicas = replicas(&mut connection, topic);
+        (replicas.len() == 1 && replicas[0].directory == there).then_some(())
+    });
+    assert_eq!(connection.read_all(topic, 0, 0).len(), 1);
+}
+
+/// Replicas go to and fro under load, and the broker is killed in the midst of it: nothing is lost, each is in one place, and the moves that had begun come to their end.
+fn killed_while_replicas_move() {
+    let topic = "moving-killed";
+    let partitions = 3;
+    let mut broker = Broker::start(BrokerOptions { more_directories: 1, ..BrokerOptions::default() });
+    let mut connection = Connection::to(&broker);
+    connection.create_topic_with(topic, partitions, &[("segment.bytes", "1048576")]);
+    let mut expected = vec![0_usize; partitions as usize];
+    for round in 0..8_u64 {
+        for partition in 0..partitions {
+            for _ in 0..20 {
+                connection.append(topic, partition, vec![record("k", vec![b'v'; 30_000])]);
+                expected[partition as usize] += 1;
+            }
+        }
+        let mut wanted = Vec::new();
+        for partition in 0..partitions {
+            let here = replicas_of(&mut connection, topic, partition).into_iter().find(|replica| !replica.is_future).expect("a replica");
+            let there = directories(&mut connection).into_iter().find(|directory| *directory != here.directory).expect("two directories");
+            assert_eq!(move_to(&mut connection, &there, topic, partition), ErrorCode::None);
+            wanted.push(there);
+        }
+        std::thread::sleep(Duration::from_millis(mix(u64::from(std::process::id()) ^ round) % 60));
+        broker.kill();
+        broker.restart();
+        connection = Connection::to(&broker);
+        connection.wait_for_leaders(topic, partitions);
+        for (partition, count) in expected.iter().enumerate() {
+            assert_eq!(connection.read_all(topic, partition as i32, 0).len(), *count, "partition {partition} in round {round}");
+        }
+        for (partition, there) in wanted.iter().enumerate() {
+            wait::until("the move to end", Duration::from_secs(60), || {
+                let replicas = replicas_of(&mut connection, topic, partition as i32);
+                (replicas.len() == 1 && replicas[0].directory == *there).then_some(())
+            });
+        }
+    }
+    for (partition, count) in expected.iter().enumerate() {
+        assert_eq!(connection.read_all(topic, partition as i32, 0).len(), *count, "partition {partition}");
+    }
+}
+
+fn bound_the_rate(connection: &mut Connection, bytes_per_second: u64) {
+    let name = Str::from("replica.alter.log.dirs.io.max.bytes.per.second");
+    let config = AlterableConfig { name, value: Some(Str::from(bytes_per_second.to_string())), ..Default::default() };
+    let resource = AlterConfigsResource { resource_type: 4, resource_name: Str::from("1"), configs: vec![config], ..Default::default() };
+    let altered = connection.call(1, &IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() });
+    assert_eq!(altered.responses[0].error_code, 0, "{:?}", altered.responses[0].error_message);
+}
+
+fn request(directory: &str, topic: &str, partitions: &[i32]) -> AlterReplicaLogDirsRequest {
+    let topic = AlterReplicaLogDirTopic { name: Str::from(topic), partitions: partitions.to_vec(), ..Default::default() };
+    let directory = AlterReplicaLogDir { path: Str::from(directory), topics: vec![topic], ..Default::default() };
+    AlterReplicaLogDirsRequest { dirs: vec![directory], ..Default::default() }
+}
+
+fn move_to(connection: &mut Connection, directory: &str, topic: &str, partition: i32) -> ErrorCode {
+    let answer = connection.call(2, &request(directory, topic, &[partition]));
+    code(answer.results[0].partitions[0].error_code)
+}
+
+#[derive(Debug)]
+struct Replica {
+    directory: String,
+    partition: i32,
+    size_bytes: i64,
+    offset_lag: i64,
+    is_future: bool,
+}
+
+fn replicas(connection: &mut Connection, topic: &str) -> Vec<Replica> {
+    let answer = connection.call(4, &DescribeLogDirsRequest { topics: None, ..Default::default() });
+    let mut replicas = Vec::new();
+    for directory in &answer.results {
+        for found in directory.topics.iter().filter(|found| &*found.name == topic).flat_map(|found| &found.partitions) {
+            replicas.push(Replica {
+                directory: directory.log_dir.to_string(),
+                partition: found.partition_index,
+                size_bytes: found.partition_size,
+                offset_lag: found.offset_lag,
+                is_future: found.is_future_key,
+            });
+        }
+    }
+    replicas
+}
+
+fn replicas_of(connection: &mut Connection, topic: &str, partition: i32) -> Vec<Replica> {
+    replicas(connection, topic).into_iter().filter(|replica| replica.partition == partition).collect()
+}
+
+fn directories(connection: &mut Connection) -> Vec<String> {
+    let answer = connection.call(4, &DescribeLogDirsRequest { topics: None, ..Default::default() });
+    answer.results.iter().map(|directory| directory.log_dir.to_string()).collect()
+}
+
+/// The directory of a topic with one partition.
+fn place_of(connection: &mut Connection, topic: &str) -> String {
+    replicas(connection, topic).into_iter().find(|replica| !replica.is_future).expect("the topic has a replica").directory
+}
+
+fn other_place(connection: &mut Connection, topic: &str) -> String {
+    let here = place_of(connection, topic);
+    directories(connection).into_iter().find(|directory| *directory != here).expect("there are two directories")
 }
 
 /// The topic's partitions by data directory.

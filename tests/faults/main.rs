@@ -4,6 +4,7 @@ mod crash;
 mod crossing;
 mod directories;
 mod files;
+mod full_disk;
 mod groups;
 mod hostile;
 mod rounds;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     trials.extend(own_broker_trials("transactions", transactions::CASES));
     trials.extend(own_broker_trials("groups", groups::CASES));
     trials.extend(own_broker_trials("directories", directories::CASES));
+    trials.extend(own_broker_trials("full_disk", full_disk::CASES));
     trials.extend(own_broker_trials("hostile", hostile::CASES));
     harness::suite::main_one_by_one(trials)
 }

@@ -19,6 +19,7 @@ import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.Config;
 import org.apache.kafka.clients.admin.ConfigEntry;
+import org.apache.kafka.clients.admin.DescribeReplicaLogDirsResult;
 import org.apache.kafka.clients.admin.GroupListing;
 import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
@@ -36,6 +37,7 @@ import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.GroupState;
 import org.apache.kafka.common.GroupType;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.TopicPartitionReplica;
 import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.errors.GroupIdNotFoundException;
 import org.apache.kafka.common.errors.InvalidConfigurationException;
@@ -44,6 +46,7 @@ import org.apache.kafka.common.errors.InvalidRegularExpression;
 import org.apache.kafka.common.errors.InvalidProducerEpochException;
 import org.apache.kafka.common.errors.InvalidReplicationFactorException;
 import org.apache.kafka.common.errors.InvalidTopicException;
+import org.apache.kafka.common.errors.LogDirNotFoundException;
 import org.apache.kafka.common.errors.ProducerFencedException;
 import org.apache.kafka.common.errors.RecordTooLargeException;
 import org.apache.kafka.common.errors.TopicExistsException;
@@ -720,6 +723,32 @@ final class ClientCases implements AutoCloseable {
         Samples.check(!described.clusterId().get(60, SECONDS).isEmpty(), "a cluster id");
         Samples.equal(described.nodes().get(60, SECONDS).size(), 1, "nodes");
         Samples.equal(described.controller().get(60, SECONDS), described.nodes().get().iterator().next(), "controller");
+    }
+
+    /** A replica moves to the broker's other data directory: the Admin's calls as kafka-reassign-partitions makes them. */
+    void replicaLogDirs() throws Exception {
+        create(1, Map.of());
+        produce(Samples.records(50), 0, Map.of());
+        TopicPartitionReplica replica = new TopicPartitionReplica(topic, 0, 1);
+        String here = replicaInfo(replica).getCurrentReplicaLogDir();
+        var directories = admin.describeLogDirs(List.of(1)).allDescriptions().get(60, SECONDS).get(1).keySet();
+        Samples.equal(directories.size(), 2, "data directories");
+        String there = directories.stream().filter(directory -> !directory.equals(here)).findFirst().get();
+        fails(LogDirNotFoundException.class, () -> admin.alterReplicaLogDirs(Map.of(replica, here + "/none")).all().get(60, SECONDS));
+        admin.alterReplicaLogDirs(Map.of(replica, there)).all().get(60, SECONDS);
+        Samples.until("the replica to arrive", () -> {
+            try {
+                var info = replicaInfo(replica);
+                return there.equals(info.getCurrentReplicaLogDir()) && info.getFutureReplicaLogDir() == null;
+            } catch (Exception failure) {
+                throw new IllegalStateException(failure);
+            }
+        });
+        Samples.same(consume(0, 0, 50), Samples.records(50));
+    }
+
+    private DescribeReplicaLogDirsResult.ReplicaLogDirInfo replicaInfo(TopicPartitionReplica replica) throws Exception {
+        return admin.describeReplicaLogDirs(List.of(replica)).all().get(60, SECONDS).get(replica);
     }
 
     private interface Action {

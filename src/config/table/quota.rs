@@ -40,5 +40,5 @@ pub(super) const INTERNAL: &[Setting] = internal_settings! {
     "follower.replication.throttled.rate": Long = "9223372036854775807", AtLeast(0), Cluster, Later;
 
     /// Bytes per second of moves between data directories.
-    "replica.alter.log.dirs.io.max.bytes.per.second": Long = "9223372036854775807", AtLeast(0), Cluster, Later;
+    "replica.alter.log.dirs.io.max.bytes.per.second": Long = "9223372036854775807", AtLeast(0), Cluster, Works;
 };

@@ -22,6 +22,16 @@ pub struct PartitionHome {
     pub name: String,
 }
 
+/// A replica that changes its data directory: the payload of the journal's `Moved` entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaMove {
+    /// The data directory that it leaves.
+    pub from: Uuid,
+    /// The name of its copy there where it goes, as long as that is not `to.name`.
+    pub future_name: String,
+    pub to: PartitionHome,
+}
+
 /// Up to where the segment files hold the log, flushed: all segments before this one whole and cut to their last byte, this one up to `size_bytes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlacedEnd {
@@ -191,6 +201,24 @@ fn take_bytes(from: &mut Bytes) -> Result<Bytes, FactsError> {
     Ok(from.split_to(length))
 }
 
+impl ReplicaMove {
+    /// The id of the directory that is left, the length of the copy's name, that name, the home.
+    pub fn encode(&self) -> Vec<u8> {
+        let name_bytes = (self.future_name.len() as u32).to_le_bytes();
+        [self.from.as_bytes(), &name_bytes[..], self.future_name.as_bytes(), &self.to.encode()].concat()
+    }
+
+    pub fn decode(mut payload: Bytes) -> Result<Self, FactsError> {
+        let from = take_uuid(&mut payload)?;
+        let name_bytes = payload.try_get_u32_le()? as usize;
+        if name_bytes > payload.len() {
+            return Err(FactsError);
+        }
+        let future_name = String::from_utf8(payload.split_to(name_bytes).to_vec()).map_err(|_| FactsError)?;
+        Ok(Self { from, future_name, to: PartitionHome::decode(payload)? })
+    }
+}
+
 fn take_uuid(from: &mut Bytes) -> Result<Uuid, FactsError> {
     let mut bytes = [0; 16];
     from.try_copy_to_slice(&mut bytes)?;
@@ -325,6 +353,17 @@ pub mod tests {
         assert_eq!(PartitionRecord::decode(&mut body), Ok(sample(0)));
         assert_eq!(PartitionRecord::decode(&mut body), Ok(sample(1)));
         assert!(body.is_empty());
+    }
+
+    #[test]
+    fn a_move_reads_back() {
+        let home = PartitionHome { directory_id: Uuid::from_u128(5), name: "orders-3".into() };
+        let moved = ReplicaMove { from: Uuid::from_u128(4), future_name: "orders-3.ab-future".into(), to: home };
+        let bytes = Bytes::from(moved.encode());
+        assert_eq!(ReplicaMove::decode(bytes.clone()), Ok(moved));
+        for length in 0..16 + 4 + 18 + 16 {
+            assert_eq!(ReplicaMove::decode(bytes.slice(..length)), Err(FactsError), "{length} bytes");
+        }
     }
 
     proptest! {

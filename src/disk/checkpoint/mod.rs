@@ -3,4 +3,4 @@
 pub mod facts;
 pub mod slot;
 
-pub use facts::{PartitionFacts, PartitionHome, PartitionRecord, PlacedEnd};
+pub use facts::{PartitionFacts, PartitionHome, PartitionRecord, PlacedEnd, ReplicaMove};

@@ -53,6 +53,9 @@ pub enum EntryKind {
     Swap = 9,
     /// The files of the `Swap` before it are as it says.
     Swapped = 10,
+    /// The replica's files are in another data directory from here on, as the payload says (`ReplicaMove`). Until the old directory has been put aside the entry stays in the ring, so that
+    /// a start does what is left of it.
+    Moved = 11,
 }
 
 impl EntryKind {
@@ -73,6 +76,7 @@ impl EntryKind {
             8 => Self::Roll,
             9 => Self::Swap,
             10 => Self::Swapped,
+            11 => Self::Moved,
             _ => return None,
         })
     }
@@ -131,6 +135,10 @@ impl EntryHeader {
 
     pub fn swapped(partition: TopicIdPartition, segment_base: i64) -> Self {
         Self { segment_base, ..Self::empty(EntryKind::Swapped, partition) }
+    }
+
+    pub fn moved(partition: TopicIdPartition) -> Self {
+        Self::empty(EntryKind::Moved, partition)
     }
 
     pub fn deleted(partition: TopicIdPartition) -> Self {

@@ -500,8 +500,8 @@ impl State {
                 let groups = self.backlog.unregister(&header.partition);
                 return self.count_placed(groups);
             }
-            // Held until whoever exchanges the files says that it is done, see `let_go_of`.
-            EntryKind::Swap => return self.ring.count_unplaced(),
+            // Held until whoever exchanges or moves the files says that it is done, see `let_go_of`.
+            EntryKind::Swap | EntryKind::Moved => return self.ring.count_unplaced(),
             EntryKind::BlockPrefix | EntryKind::LogStart | EntryKind::Opened | EntryKind::CheckpointNote | EntryKind::Swapped => return,
         };
         self.ring.count_unplaced();

@@ -64,7 +64,14 @@ impl Journal {
         target.placed(readable);
     }
 
-    /// What a `Swap` entry of that group asks for is done: a restart need not see it again.
+    /// A partition's files are in another directory from now on. No round of placement is under way, see `Placement::hold`.
+    pub fn relocate(&self, partition: &TopicIdPartition, directory: Rc<Path>) {
+        if let Some(site) = self.state.borrow_mut().backlog.get_mut(partition) {
+            site.directory = directory;
+        }
+    }
+
+    /// What a `Swap` or `Moved` entry of that group asks for is done: a restart need not see it again.
     pub fn let_go_of(&self, sequence: GroupSequence) {
         self.state.borrow_mut().ring.count_placed(sequence);
     }

@@ -11,6 +11,7 @@ mod error;
 mod former;
 mod leftovers;
 pub mod life;
+mod moves;
 mod redo;
 mod scan;
 
@@ -45,6 +46,7 @@ use crate::rt::file::{File, FileError, OpenMode, create_directory_blocking, sync
 
 pub use self::clean_stop::mark_clean_blocking;
 pub use self::error::RecoveryError;
+pub use self::moves::FutureDirectory;
 
 /// Threads that bring partitions up to date: mostly they wait for flushes.
 const THREADS: usize = 8;
@@ -75,6 +77,8 @@ pub struct RecoveredPartition {
     /// Segment and position up to where index files can be whole. Entries of what lies behind may be missing, or be of bytes that never became durable: they are to be dropped,
     /// and can be made again by walking the batches.
     pub indexed_to: (i64, u32),
+    /// It was on its way to another data directory, and is to begin that anew.
+    pub moving_to: Option<FutureDirectory>,
 }
 
 /// What a shard needs to begin: handed to its thread.
@@ -231,11 +235,12 @@ impl Recovery<'_> {
         for record in untouched {
             let directory = self.directory_of(&record.facts.partition, &record.facts.home.directory_id, &record.facts.home.name)?;
             let indexed_to = (record.placed.segment_base, record.placed.size_bytes);
-            let recovered = RecoveredPartition { facts: record.facts, directory, placed: record.placed, indexed_to };
+            let recovered = RecoveredPartition { facts: record.facts, directory, placed: record.placed, indexed_to, moving_to: None };
             self.partitions.insert(recovered.facts.partition, recovered);
         }
         let mut work = Vec::new();
         for (partition, redo) in touched {
+            self.finish_moves(&redo)?;
             let directory = self.directory_of(&partition, &redo.home().directory_id, &redo.home().name)?;
             work.push((redo, directory));
         }
@@ -255,6 +260,7 @@ impl Recovery<'_> {
 
     /// Partitions that lie in the data directories and that no checkpoint has told of.
     fn scan_unknown_directories(&mut self) -> Result<(), RecoveryError> {
+        let future = self.take_future_directories();
         let known: BTreeSet<PathBuf> = self.partitions.values().map(|partition| partition.directory.clone()).collect();
         let mut unknown: BTreeMap<TopicIdPartition, scan::Found> = BTreeMap::new();
         for (directory, inventory) in self.options.data_directories.iter().zip(std::mem::take(&mut self.inventories)) {
@@ -277,6 +283,7 @@ impl Recovery<'_> {
             self.report.set_aside.extend(scanned.set_aside);
             self.partitions.insert(scanned.partition.facts.partition, scanned.partition);
         }
+        self.resume_moves(future);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::{RecoveredPartition, RecoveryError, scan};
 use crate::cluster::TopicIdPartition;
 use crate::disk::checkpoint::facts::decode_segment;
-use crate::disk::checkpoint::{PartitionFacts, PartitionHome, PartitionRecord, PlacedEnd};
+use crate::disk::checkpoint::{PartitionFacts, PartitionHome, PartitionRecord, PlacedEnd, ReplicaMove};
 use crate::disk::compacted_segment::swap_segments_blocking;
 use crate::disk::index_files;
 use crate::disk::journal::{Entry, EntryHeader, EntryKind};
@@ -40,6 +40,8 @@ pub struct Redo {
     cut: Option<(i64, u32)>,
     /// Aborted transactions that the segments' own indexes may lack, with the segments of their markers.
     aborted: Vec<(i64, AbortedTransaction)>,
+    /// Data directories that the replica has changed since the replay's beginning.
+    moves: Vec<ReplicaMove>,
     /// Segments whose place compaction was about to give to one new one.
     swaps: Vec<std::ops::Range<i64>>,
     cleaned_to: Option<i64>,
@@ -86,6 +88,7 @@ impl Redo {
             puts: Vec::new(),
             cut: None,
             aborted: facts.aborted,
+            moves: Vec::new(),
             swaps: Vec::new(),
             cleaned_to: facts.cleaned_to,
             producers_lost: false,
@@ -105,6 +108,7 @@ impl Redo {
             puts: Vec::new(),
             cut: None,
             aborted: Vec::new(),
+            moves: Vec::new(),
             swaps: Vec::new(),
             cleaned_to: None,
             producers_lost: false,
@@ -113,6 +117,15 @@ impl Redo {
 
     pub fn home(&self) -> &PartitionHome {
         &self.home
+    }
+
+    pub fn partition(&self) -> &TopicIdPartition {
+        &self.partition
+    }
+
+    /// What may be left to do of the replica's moves, oldest first.
+    pub fn moves(&self) -> &[ReplicaMove] {
+        &self.moves
     }
 
     /// Takes the next entry of this partition; `number` is its number in the journal's life.
@@ -143,6 +156,13 @@ impl Redo {
             }
             EntryKind::Roll if is_news => self.roll(header.base_offset)?,
             EntryKind::Swap => self.swap(&header, entry.payload, is_news)?,
+            EntryKind::Moved => {
+                let moved = ReplicaMove::decode(entry.payload).map_err(|_| "an entry names a move that cannot be read")?;
+                if is_news {
+                    self.home = moved.to.clone();
+                }
+                self.moves.push(moved);
+            }
             EntryKind::Swapped => self.swaps.retain(|replaced| replaced.start != header.segment_base),
             // A deletion ends the partition's redo, see its caller; the rest changes nothing.
             EntryKind::LogStart | EntryKind::Roll | EntryKind::Deleted | EntryKind::Opened | EntryKind::CheckpointNote => {}
@@ -353,7 +373,7 @@ impl Redo {
             cleaned_to: self.cleaned_to,
         };
         let indexed_to = (indexed_to.segment_base, indexed_to.size_bytes);
-        RecoveredPartition { facts, directory: directory.to_path_buf(), placed, indexed_to }
+        RecoveredPartition { facts, directory: directory.to_path_buf(), placed, indexed_to, moving_to: None }
     }
 }
 

@@ -110,7 +110,7 @@ pub fn scan_blocking(found: Found, now_ms: i64) -> Result<Scanned, RecoveryError
         cleaned_to: found.cleaned_to,
     };
     let indexed_to = (placed.segment_base, placed.size_bytes);
-    Ok(Scanned { partition: RecoveredPartition { facts, directory: found.directory, placed, indexed_to }, set_aside })
+    Ok(Scanned { partition: RecoveredPartition { facts, directory: found.directory, placed, indexed_to, moving_to: None }, set_aside })
 }
 
 /// A transaction that a marker in the segment has aborted.

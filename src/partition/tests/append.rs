@@ -109,7 +109,7 @@ fn a_full_directory_sends_those_away_who_wait_for_room() {
             })
             .collect();
         rt::sleep(std::time::Duration::from_millis(50)).await;
-        partition.disk.ran_full();
+        partition.disk().ran_full();
         let answers = rt::sync::join_all(producers).await;
         let taken = answers.iter().filter(|answer| answer.is_ok()).count();
         assert!(taken > 5 && taken < 20, "{taken} found room");
@@ -121,7 +121,7 @@ fn a_full_directory_sends_those_away_who_wait_for_room() {
         drop(held);
         place.place_everything().await;
         for _ in 0..300 {
-            if partition.disk.takes_records() {
+            if partition.disk().takes_records() {
                 break;
             }
             rt::sleep(std::time::Duration::from_millis(10)).await;

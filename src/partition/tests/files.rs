@@ -24,7 +24,7 @@ pub fn check_files(partition: &Partition) {
         check_segment(partition, book.base_offset, book.max_timestamp.unwrap().timestamp);
     }
     let end_offset = partition.log_end_offset();
-    for name in names(partition.directory()) {
+    for name in names(&partition.directory()) {
         if let Some((kind, offset)) = LogFileKind::parse(&name) {
             let belongs = books.iter().any(|book| book.base_offset == offset);
             assert!(belongs || kind == LogFileKind::ProducerSnapshot && offset == end_offset, "{name} lies about");
@@ -80,8 +80,8 @@ fn a_clean_stop_leaves_the_files_that_kafka_expects() {
                         00000000000000000010.index 00000000000000000010.log 00000000000000000010.snapshot 00000000000000000010.timeindex \
                         00000000000000000020.index 00000000000000000020.log 00000000000000000020.snapshot 00000000000000000020.timeindex \
                         00000000000000000025.snapshot leader-epoch-checkpoint partition.metadata";
-        assert_eq!(names(partition.directory()).join(" "), expected);
-        assert_eq!(names(empty.directory()), ["partition.metadata"]);
+        assert_eq!(names(&partition.directory()).join(" "), expected);
+        assert_eq!(names(&empty.directory()), ["partition.metadata"]);
         let refused = partition.append(&batch(1, 1), CLIENT).await;
         assert_eq!(refused, Err(crate::log::AppendError::NotLeader));
         assert_eq!(offsets(&partition, 3, 1).await, [3], "reads go on");
@@ -143,6 +143,6 @@ fn a_deleted_partition_frees_its_name_at_once_and_its_files_after_their_delay() 
         }
         assert!(!names(place.path()).iter().any(|name| name.ends_with("-delete")));
         place.placement.place_now().await.unwrap();
-        assert_eq!(names(again.directory()), ["00000000000000000000.log", "partition.metadata"]);
+        assert_eq!(names(&again.directory()), ["00000000000000000000.log", "partition.metadata"]);
     });
 }

@@ -5,6 +5,7 @@ mod compaction;
 mod durability;
 mod files;
 mod lives;
+mod moving;
 mod offsets;
 mod read;
 mod retention;

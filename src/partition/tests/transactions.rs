@@ -84,7 +84,8 @@ fn aborted_transactions_are_told_wherever_they_lie() {
         PartitionRecord { facts: partition.facts(), placed, next_entry: 0 }.encode(&mut encoded);
         let facts = PartitionRecord::decode(&mut Bytes::from(encoded)).unwrap().facts;
         let directory = partition.directory().to_path_buf();
-        let recovered = RecoveredPartition { facts, directory, placed, indexed_to: (placed.segment_base, placed.size_bytes) };
+        let recovered =
+            RecoveredPartition { facts, directory, placed, indexed_to: (placed.segment_base, placed.size_bytes), moving_to: None };
         let next_life = Place::new(4 << 20, options);
         let reopened = next_life.partitions.open(recovered, Arc::from("orders"), &settings);
         reopened.become_leader(6);
