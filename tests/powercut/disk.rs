@@ -124,6 +124,16 @@ impl Disk {
         }
     }
 
+    /// A disk with one file on it, durably: the image of another.
+    pub fn with_file(capacity_bytes: u64, name: &str, length: u64) -> Disk {
+        let mut disk = Disk::new(capacity_bytes);
+        let node = disk.create_file(ROOT, name).expect("an empty disk");
+        disk.set_length(node, length).expect("within the capacity");
+        disk.flush(node, ChangeNumber::MAX);
+        disk.flush_directory(ROOT, ChangeNumber::MAX);
+        disk
+    }
+
     pub fn lookup(&self, directory: NodeId, name: &str) -> Result<NodeId> {
         self.directory(directory)?.current.get(name).copied().ok_or(DiskError::NotFound)
     }

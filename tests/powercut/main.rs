@@ -1,11 +1,13 @@
 //! Power cuts: the broker on a disk that keeps what was flushed and nothing else for sure.
 //!
 //! `disk` is that disk, `mount` puts it where a broker can use it (a FUSE filesystem of this process), `load` and `affairs` make promises on it, `history` and `affairs` compare after
-//! each cut, and `rounds` tells how one follows the other. Where no FUSE filesystem can be mounted the cases are left out and say why.
+//! each cut, and `rounds` tells how one follows the other. `block` puts ext4 and XFS between broker and disk, so that the power fails under theirs. Where a rig cannot be had its
+//! cases are left out and say why.
 //!
 //! `scripts/soak power-cut --rounds N` asks for more cuts with CORELANE_POWER_CUT_ROUNDS, and CORELANE_POWER_CUT_SEED leads one life again.
 
 mod affairs;
+mod block;
 mod content;
 mod disk;
 mod history;
@@ -21,10 +23,11 @@ use std::time::Instant;
 use harness::places::{self, Target};
 use libtest_mimic::{Failed, Trial};
 
+use self::block::Filesystem;
 use self::rounds::{CUTS_PER_LIFE, Manner, live};
 
-/// Lives in the suite: five cuts each.
-const SEEDS: [u64; 5] = [1, 2, 3, 4, 5];
+/// Lives in the suite, of five cuts each: five on files and names of ours, one on each real filesystem (see `rig_of`).
+const SEEDS: [u64; 7] = [1, 3, 5, 7, 9, 6, 8];
 
 fn main() -> ExitCode {
     let mut trials = vec![Trial::test("content::bytes_come_back", || {
@@ -39,7 +42,16 @@ fn main() -> ExitCode {
         println!("the power cuts are not run: {reason}");
     }
     for seed in seeds() {
-        trials.push(Trial::test(format!("life::seed_{seed}"), move || lead(seed)).with_ignored_flag(reason.is_some()));
+        let filesystem = rig_of(seed);
+        let reason = reason.clone().or_else(|| filesystem.and_then(|filesystem| filesystem.availability().err()));
+        let name = match filesystem {
+            None => format!("life::seed_{seed}"),
+            Some(filesystem) => format!("life::seed_{seed}_on_{}", filesystem.name()),
+        };
+        if let Some(reason) = &reason {
+            println!("{name} is not run: {reason}");
+        }
+        trials.push(Trial::test(name, move || lead(seed, filesystem)).with_ignored_flag(reason.is_some()));
     }
     for plant in plants::ALL {
         trials.push(Trial::test(format!("plants::{}_is_found", plant.name), || plant.find()).with_ignored_flag(reason.is_some()));
@@ -47,6 +59,7 @@ fn main() -> ExitCode {
     harness::suite::main_one_by_one(trials)
 }
 
+/// The lives to lead.
 fn seeds() -> Vec<u64> {
     let number = |name: &str| env::var(name).ok().map(|value| value.parse::<u64>().unwrap_or_else(|_| panic!("{name} is a number")));
     let first = number("CORELANE_POWER_CUT_SEED");
@@ -60,9 +73,18 @@ fn seeds() -> Vec<u64> {
     }
 }
 
-fn lead(seed: u64) -> Result<(), Failed> {
+/// The seed decides this as well: every second life is on a real filesystem.
+fn rig_of(seed: u64) -> Option<Filesystem> {
+    match seed % 4 {
+        0 => Some(Filesystem::Ext4),
+        2 => Some(Filesystem::Xfs),
+        _ => None,
+    }
+}
+
+fn lead(seed: u64, filesystem: Option<Filesystem>) -> Result<(), Failed> {
     let begun = Instant::now();
-    let tally = live(seed, CUTS_PER_LIFE, &Manner::default())?;
+    let tally = live(seed, CUTS_PER_LIFE, &Manner { filesystem, ..Manner::default() })?;
     println!(
         "seed {seed}: {} cuts, {} records acknowledged and all there, {} changes in doubt, {:.1} s",
         tally.cuts,

@@ -30,7 +30,7 @@ pub const ALL: &[Plant] = &[
 impl Plant {
     /// Leads lives with the fault until one of them finds it.
     pub fn find(&self) -> Result<(), Failed> {
-        let manner = Manner { plant: Some(self.name), is_long: self.is_long };
+        let manner = Manner { plant: Some(self.name), is_long: self.is_long, ..Manner::default() };
         for seed in 1..=LIVES_MAX {
             let life = catch_unwind(AssertUnwindSafe(|| live(seed, CUTS_PER_LIFE, &manner)));
             let broken = match life {

@@ -20,6 +20,7 @@ use harness::wait;
 use rustix::process::Signal;
 
 use crate::affairs::{Affairs, GROUP};
+use crate::block::{Attached, Filesystem, IMAGE, IMAGE_BYTES};
 use crate::disk::{CutRules, Disk};
 use crate::history::{Broken, Found, History, Kind};
 use crate::load::{self, Round, lock};
@@ -27,6 +28,10 @@ use crate::mount::{Failing, Faults, Mounted};
 
 /// Cuts of one disk before a fresh one takes its place.
 pub const CUTS_PER_LIFE: u64 = 5;
+
+/// Mount points in a life's folder.
+const DISK: &str = "disk";
+const FILESYSTEM: &str = "filesystem";
 
 const CAPACITY_BYTES: u64 = 1 << 30;
 
@@ -62,6 +67,8 @@ pub struct Manner {
     pub plant: Option<&'static str>,
     /// Rounds that go on until rings have gone round.
     pub is_long: bool,
+    /// The power fails under this filesystem's blocks, and not under files and names of ours.
+    pub filesystem: Option<Filesystem>,
 }
 
 /// What a number of cuts came to.
@@ -150,11 +157,12 @@ struct Life {
     folder: PathBuf,
     broker: Broker,
     disk: Option<Disk>,
+    /// Nothing was ever written to it.
+    is_fresh: bool,
     histories: Vec<Mutex<History>>,
     affairs: Affairs,
     seed: u64,
     tally: Tally,
-    is_kept: bool,
 }
 
 impl Life {
@@ -167,18 +175,21 @@ impl Life {
         if let Some(plant) = manner.plant {
             options = options.traced().environment("CORELANE_PLANT", plant).environment("CORELANE_WITNESS", "off");
         }
-        let broker = Broker::prepare_on(options, &mount_point(&folder).join("data"));
+        let broker = Broker::prepare_on(options, &folder.join(if manner.filesystem.is_some() { FILESYSTEM } else { DISK }).join("data"));
         Life {
             manner: manner.clone(),
             random: Random::from_seed(seed),
             folder,
             broker,
-            disk: Some(Disk::new(CAPACITY_BYTES)),
+            disk: Some(match manner.filesystem {
+                Some(_) => Disk::with_file(CAPACITY_BYTES, IMAGE, IMAGE_BYTES),
+                None => Disk::new(CAPACITY_BYTES),
+            }),
+            is_fresh: true,
             histories: Vec::new(),
             affairs: Affairs::default(),
             seed,
             tally: Tally::default(),
-            is_kept: false,
         }
     }
 
@@ -186,14 +197,18 @@ impl Life {
     fn round(&mut self, number: u64) -> Result<(), Broken> {
         let mut random = self.random.split();
         let moment = draw_moment(&mut random, number, self.manner.is_long);
-        let trouble = if self.manner.plant.is_none() { Trouble::draw(&mut random) } else { Trouble::None };
+        let is_plain = self.manner.plant.is_none() && self.manner.filesystem.is_none();
+        let trouble = if is_plain { Trouble::draw(&mut random) } else { Trouble::None };
         let latency_us_max = random.one_of(&[0, 300, 3_000, 15_000]);
         let rules = CutRules::draw(&mut random);
         let mut disk = self.disk.take().expect("between two rounds the disk is here");
         disk.capacity_bytes = CAPACITY_BYTES;
         let mounted = Mounted::mount(disk, &mount_point(&self.folder), random.split(), latency_us_max).expect("the disk can be mounted");
-        let outcome = self.use_until_cut(&mounted, moment, trouble, &mut random);
+        let attached = self.attach();
+        let outcome =
+            attached.as_ref().map_or_else(|error| Err(error.clone()), |_| self.use_until_cut(&mounted, moment, trouble, &mut random));
         self.broker.kill_while(|| mounted.let_go());
+        drop(attached);
         let disk = mounted.power_off();
         self.tally.cuts += 1;
         self.tally.unflushed += disk.unflushed_count() as u64;
@@ -208,12 +223,22 @@ impl Life {
         let mut disk = self.disk.take().expect("after the last round the disk is here");
         disk.capacity_bytes = CAPACITY_BYTES;
         let mounted = Mounted::mount(disk, &mount_point(&self.folder), self.random.split(), 0).expect("the disk can be mounted");
-        let outcome = self.start(&mounted).and_then(|_| self.verify());
+        let attached = self.attach();
+        let outcome = attached.as_ref().map_err(Broken::clone).and_then(|_| self.start(&mounted)).and_then(|_| self.verify());
         if outcome.is_err() {
             self.keep();
         }
         self.broker.kill_while(|| mounted.let_go());
+        drop(attached);
         outcome.map(|()| self.tally)
+    }
+
+    /// The filesystem over the disk, where there is one.
+    fn attach(&mut self) -> Result<Option<Attached>, Broken> {
+        let is_fresh = std::mem::take(&mut self.is_fresh);
+        let Some(filesystem) = self.manner.filesystem else { return Ok(None) };
+        let (image, mount_point) = (mount_point(&self.folder).join(IMAGE), self.folder.join(FILESYSTEM));
+        Attached::attach(&image, &mount_point, filesystem, is_fresh).map(Some)
     }
 
     fn use_until_cut(&mut self, mounted: &Mounted, moment: Moment, trouble: Trouble, random: &mut Random) -> Result<(), Broken> {
@@ -346,7 +371,6 @@ impl Life {
     }
 
     fn keep(&mut self) {
-        self.is_kept = true;
         self.broker.keep_folder();
     }
 }
@@ -398,7 +422,7 @@ fn read_between(connection: &mut Connection, topic: &str, partition: i32, start:
 }
 
 fn mount_point(folder: &Path) -> PathBuf {
-    folder.join("disk")
+    folder.join(DISK)
 }
 
 fn new_folder() -> PathBuf {
