@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use harness::broker::java_with_our_classes;
 use harness::places;
 use harness::runner::Client;
 use harness::suite::SharedBroker;
@@ -30,7 +31,13 @@ const CLIENTS: &[Client] = &[
     Client { name: "aiokafka", command: || python("aiokafka"), cases: &[MAIN_JOB] },
     Client { name: "kafkajs", command: node, cases: &[MAIN_JOB, GROUP_ADMIN, TRANSACTIONS] },
     Client { name: FRANZ_GO, command: || Command::new(go_program()), cases: &[GO_GROUPS] },
-    Client { name: "java", command: java, cases: &[MAIN_JOB, GROUP_ADMIN, TRANSACTIONS, JAVA_ONLY, CONSUMER_PROTOCOL, TOOLS] },
+    Client {
+        name: "java",
+        command: java,
+        cases: &[MAIN_JOB, GROUP_ADMIN, TRANSACTIONS, MONEY_TRANSFER, JAVA_ONLY, CONSUMER_PROTOCOL, TOOLS],
+    },
+    // Transactions by their first protocol.
+    Client { name: "java_3_9", command: java_3_9, cases: &[TRANSACTIONS, MONEY_TRANSFER] },
 ];
 
 /// What every client can do.
@@ -61,7 +68,9 @@ const GROUP_ADMIN: &[&str] = &["admin_groups"];
 
 const TRANSACTIONS: &[&str] = &["transactions", "a_second_instance_fences_the_first", "exactly_once_copy"];
 
-const JAVA_ONLY: &[&str] = &["cooperative_group_of_three", "static_member", "money_transfer"];
+const MONEY_TRANSFER: &[&str] = &["money_transfer"];
+
+const JAVA_ONLY: &[&str] = &["cooperative_group_of_three", "static_member"];
 
 const GO_GROUPS: &[&str] = &["group_of_three", "consumer_protocol_group_of_three", "commit_and_resume"];
 
@@ -110,10 +119,13 @@ fn node() -> Command {
 }
 
 fn java() -> Command {
-    let mut command = Command::new("java");
-    command.args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]);
-    let classes = places::tools().join("java");
-    command.arg("-cp").arg(format!("{}:{}/lib/*", classes.display(), places::kafka().display()));
+    let mut command = java_with_our_classes("lib");
     command.arg("Runner").arg(places::kafka().join("tools"));
+    command
+}
+
+fn java_3_9() -> Command {
+    let mut command = java_with_our_classes("clients-3.9");
+    command.arg("Runner");
     command
 }

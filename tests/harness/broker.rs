@@ -378,11 +378,20 @@ pub fn java() -> Command {
     java_with("lib")
 }
 
-/// A JVM with the jars of the broker (`lib`) or of the command line tools (`tools`).
+/// A JVM with one folder of the original's jars (`places::kafka`).
 pub fn java_with(jars: &str) -> Command {
+    java_on(&places::kafka().join(jars).join("*").display().to_string())
+}
+
+/// The same, with the classes of `tests/java` before them.
+pub fn java_with_our_classes(jars: &str) -> Command {
+    java_on(&format!("{}:{}/*", places::tools().join("java").display(), places::kafka().join(jars).display()))
+}
+
+fn java_on(class_path: &str) -> Command {
     let mut command = Command::new("java");
     command.args([KAFKA_HEAP, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]);
-    command.arg("-cp").arg(places::kafka().join(jars).join("*"));
+    command.arg("-cp").arg(class_path);
     command
 }
 

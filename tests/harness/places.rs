@@ -32,7 +32,7 @@ pub fn tools() -> PathBuf {
     folder("CORELANE_TEST_TOOLS", || project().join("target/test-tools"))
 }
 
-/// Jars of the original: `lib/` is the broker and its clients, `tools/` the command line tools of the release before.
+/// Jars of the original: `lib/` is the broker and its clients, `tools/` the command line tools of the release before, `streams/` Kafka Streams, `clients-3.9/` old clients.
 pub fn kafka() -> PathBuf {
     folder("CORELANE_TEST_KAFKA", || tools().join("kafka"))
 }

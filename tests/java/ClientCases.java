@@ -1,7 +1,6 @@
 import static java.util.concurrent.TimeUnit.SECONDS;
 
 import com.fasterxml.jackson.databind.JsonNode;
-import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Collection;
@@ -10,12 +9,9 @@ import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import java.util.Properties;
 import java.util.Set;
 import java.util.TreeSet;
 import java.util.concurrent.ExecutionException;
-import java.util.concurrent.Future;
-import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.Config;
 import org.apache.kafka.clients.admin.ConfigEntry;
@@ -33,7 +29,6 @@ import org.apache.kafka.clients.consumer.OffsetAndTimestamp;
 import org.apache.kafka.clients.consumer.SubscriptionPattern;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
-import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.GroupState;
 import org.apache.kafka.common.GroupType;
 import org.apache.kafka.common.TopicPartition;
@@ -43,36 +38,19 @@ import org.apache.kafka.common.errors.GroupIdNotFoundException;
 import org.apache.kafka.common.errors.InvalidConfigurationException;
 import org.apache.kafka.common.errors.InvalidPartitionsException;
 import org.apache.kafka.common.errors.InvalidRegularExpression;
-import org.apache.kafka.common.errors.InvalidProducerEpochException;
 import org.apache.kafka.common.errors.InvalidReplicationFactorException;
 import org.apache.kafka.common.errors.InvalidTopicException;
 import org.apache.kafka.common.errors.LogDirNotFoundException;
-import org.apache.kafka.common.errors.ProducerFencedException;
 import org.apache.kafka.common.errors.RecordTooLargeException;
 import org.apache.kafka.common.errors.TopicExistsException;
 import org.apache.kafka.common.errors.UnreleasedInstanceIdException;
-import org.apache.kafka.common.serialization.ByteArrayDeserializer;
-import org.apache.kafka.common.serialization.ByteArraySerializer;
 
 /** What kafka-clients does in its main job; each method is a case, on a topic that no other case uses. */
-final class ClientCases implements AutoCloseable {
+final class ClientCases extends Cases {
     private static final Map<String, String> CONSUMER_PROTOCOL = Map.of("group.protocol", "consumer");
 
-    private final String bootstrap;
-    private final String topic;
-    private final JsonNode expected;
-    private final Admin admin;
-
     ClientCases(String bootstrap, String topic, JsonNode expected) {
-        this.bootstrap = bootstrap;
-        this.topic = topic;
-        this.expected = expected;
-        this.admin = Admin.create(Map.of("bootstrap.servers", bootstrap));
-    }
-
-    @Override
-    public void close() {
-        admin.close();
+        super(bootstrap, topic, expected);
     }
 
     void codecNone() throws Exception {
@@ -492,163 +470,6 @@ final class ClientCases implements AutoCloseable {
         return value(admin.listGroups().all()).stream().filter(listed -> listed.groupId().equals(group())).findFirst().flatMap(GroupListing::type).orElseThrow();
     }
 
-    /** Readers of committed records get what was committed, in order, and nothing of what was aborted. */
-    void transactions() throws Exception {
-        create(2, Map.of());
-        List<List<String>> committed = List.of(new ArrayList<>(), new ArrayList<>());
-        try (KafkaProducer<byte[], byte[]> producer = transactional("id")) {
-            for (int round = 0; round < 8; round++) {
-                producer.beginTransaction();
-                for (int index = 0; index < 6; index++) {
-                    String key = round + "-" + index;
-                    producer.send(new ProducerRecord<>(topic, index % 2, Samples.bytes(key), new byte[index * 50]));
-                    if (round % 2 == 0) {
-                        committed.get(index % 2).add(key);
-                    }
-                }
-                // What is not sent yet when a transaction is given up never will be.
-                producer.flush();
-                if (round % 2 == 0) {
-                    producer.commitTransaction();
-                } else {
-                    producer.abortTransaction();
-                }
-            }
-        }
-        for (int partition = 0; partition < 2; partition++) {
-            Samples.equal(committedKeys(topic, partition, committed.get(partition).size()), committed.get(partition), "committed records");
-            Samples.equal(consume(partition, 0, 24).size(), 24, "all records");
-        }
-    }
-
-    /** Who takes over a transactional id ends the other's transaction, and the other is told so. */
-    void aSecondInstanceFencesTheFirst() throws Exception {
-        create(1, Map.of());
-        try (KafkaProducer<byte[], byte[]> first = transactional("id")) {
-            first.beginTransaction();
-            first.send(new ProducerRecord<>(topic, 0, Samples.bytes("first"), null)).get(60, SECONDS);
-            try (KafkaProducer<byte[], byte[]> second = transactional("id")) {
-                second.beginTransaction();
-                second.send(new ProducerRecord<>(topic, 0, Samples.bytes("second"), null));
-                second.commitTransaction();
-            }
-            boolean fenced = false;
-            try {
-                first.commitTransaction();
-            } catch (ProducerFencedException | InvalidProducerEpochException expected) {
-                fenced = true;
-            }
-            Samples.check(fenced, "the first instance committed");
-        }
-        Samples.equal(committedKeys(topic, 0, 1), List.of("second"), "committed records");
-    }
-
-    /** Read, write and commit the positions in one transaction; every other one is given up. The copy holds each record once. */
-    void exactlyOnceCopy() throws Exception {
-        create(2, Map.of());
-        String copy = topic + "-copy";
-        create(new NewTopic(copy, 1, (short) 1));
-        List<Samples.Sample> samples = Samples.records(40);
-        produce(samples.subList(0, 20), 0, Map.of());
-        produce(samples.subList(20, 40), 1, Map.of());
-        int copied = 0;
-        for (int attempt = 0; copied < 40; attempt++) {
-            Samples.check(attempt < 100, copied + " of 40 records copied");
-            try (KafkaProducer<byte[], byte[]> producer = transactional("copier"); KafkaConsumer<byte[], byte[]> reader = subscriber(Map.of("max.poll.records", "7"))) {
-                List<ConsumerRecord<byte[], byte[]>> got = new ArrayList<>();
-                Samples.until("records to copy", () -> {
-                    reader.poll(Duration.ofMillis(300)).forEach(got::add);
-                    return !got.isEmpty();
-                });
-                producer.beginTransaction();
-                Map<TopicPartition, OffsetAndMetadata> positions = new HashMap<>();
-                for (ConsumerRecord<byte[], byte[]> record : got) {
-                    producer.send(new ProducerRecord<>(copy, 0, record.key(), record.value()));
-                    positions.put(new TopicPartition(topic, record.partition()), new OffsetAndMetadata(record.offset() + 1));
-                }
-                producer.sendOffsetsToTransaction(positions, reader.groupMetadata());
-                if (attempt % 2 == 0) {
-                    producer.abortTransaction();
-                } else {
-                    producer.commitTransaction();
-                    copied += got.size();
-                }
-            }
-        }
-        Samples.equal(new TreeSet<>(committedKeys(copy, 0, 40)).size(), 40, "distinct records of the copy");
-        Map<TopicPartition, OffsetAndMetadata> committed = admin.listConsumerGroupOffsets(group()).partitionsToOffsetAndMetadata().get(60, SECONDS);
-        Samples.equal(committed.values().stream().mapToLong(OffsetAndMetadata::offset).sum(), 40L, "committed positions");
-    }
-
-    /** Two tellers move money between two accounts at the same time, and some of their transactions are given up: no cent is made or lost. */
-    void moneyTransfer() throws Exception {
-        create(2, Map.of());
-        List<Thread> tellers = new ArrayList<>();
-        List<Throwable> failures = new ArrayList<>();
-        int[] transfers = new int[2];
-        for (int teller = 0; teller < 2; teller++) {
-            int number = teller;
-            Thread thread = new Thread(() -> {
-                try (KafkaProducer<byte[], byte[]> producer = transactional("teller-" + number)) {
-                    for (int round = 0; round < 60; round++) {
-                        byte[] key = Samples.bytes(number + "-" + round);
-                        producer.beginTransaction();
-                        producer.send(new ProducerRecord<>(topic, 0, key, Samples.bytes("-" + (round + 1))));
-                        producer.send(new ProducerRecord<>(topic, 1, key, Samples.bytes("" + (round + 1))));
-                        if (round % 5 == 3) {
-                            producer.flush();
-                            producer.abortTransaction();
-                        } else {
-                            producer.commitTransaction();
-                            transfers[number]++;
-                        }
-                    }
-                } catch (Throwable failure) {
-                    synchronized (failures) {
-                        failures.add(failure);
-                    }
-                }
-            });
-            tellers.add(thread);
-            thread.start();
-        }
-        for (Thread thread : tellers) {
-            thread.join();
-        }
-        Samples.check(failures.isEmpty(), "a teller failed: " + failures);
-        int expectedTransfers = transfers[0] + transfers[1];
-        Map<String, Long> balance = new HashMap<>();
-        try (KafkaConsumer<byte[], byte[]> reader = consumer(Map.of("isolation.level", "read_committed"))) {
-            List<TopicPartition> places = List.of(new TopicPartition(topic, 0), new TopicPartition(topic, 1));
-            reader.assign(places);
-            reader.seekToBeginning(places);
-            List<ConsumerRecord<byte[], byte[]>> got = read(reader, expectedTransfers * 2);
-            for (ConsumerRecord<byte[], byte[]> record : got) {
-                balance.merge(new String(record.key(), StandardCharsets.UTF_8), Long.parseLong(new String(record.value(), StandardCharsets.UTF_8)), Long::sum);
-            }
-            Samples.check(reader.poll(Duration.ofMillis(500)).isEmpty(), "more records than transfers");
-        }
-        Samples.equal(balance.size(), expectedTransfers, "transfers");
-        Samples.check(balance.values().stream().allMatch(sum -> sum == 0), "a transfer with one side only: " + balance);
-    }
-
-    private KafkaProducer<byte[], byte[]> transactional(String name) {
-        KafkaProducer<byte[], byte[]> producer = producer(Map.of("transactional.id", topic + "-" + name, "linger.ms", "0"));
-        producer.initTransactions();
-        return producer;
-    }
-
-    private List<String> committedKeys(String from, int partition, int count) {
-        try (KafkaConsumer<byte[], byte[]> consumer = consumer(Map.of("isolation.level", "read_committed"))) {
-            TopicPartition place = new TopicPartition(from, partition);
-            consumer.assign(Set.of(place));
-            consumer.seekToBeginning(Set.of(place));
-            List<String> keys = new ArrayList<>(read(consumer, count).stream().map(record -> new String(record.key(), StandardCharsets.UTF_8)).toList());
-            consumer.poll(Duration.ofMillis(300)).forEach(record -> keys.add(new String(record.key(), StandardCharsets.UTF_8)));
-            return keys;
-        }
-    }
-
     /** Topics are made, described, enlarged and deleted; what cannot be is refused by name. */
     void adminTopics() throws Exception {
         create(2, Map.of());
@@ -765,18 +586,6 @@ final class ClientCases implements AutoCloseable {
         throw new AssertionError("success instead of " + expected.getSimpleName());
     }
 
-    private String group() {
-        return topic + "-group";
-    }
-
-    private void create(int partitions, Map<String, String> configs) throws Exception {
-        create(new NewTopic(topic, partitions, (short) 1).configs(new HashMap<>(configs)));
-    }
-
-    private void create(NewTopic made) throws Exception {
-        admin.createTopics(Set.of(made)).all().get(60, SECONDS);
-    }
-
     private Set<String> topics() {
         return value(admin.listTopics().names());
     }
@@ -808,75 +617,5 @@ final class ClientCases implements AutoCloseable {
         try (KafkaConsumer<byte[], byte[]> consumer = consumer(Map.of())) {
             return consumer.endOffsets(Set.of(place)).get(place);
         }
-    }
-
-    private static <T> T value(Future<T> future) {
-        try {
-            return future.get(60, SECONDS);
-        } catch (Exception failure) {
-            throw new AssertionError(failure);
-        }
-    }
-
-    private KafkaProducer<byte[], byte[]> producer(Map<String, String> settings) {
-        Properties properties = new Properties();
-        properties.put("bootstrap.servers", bootstrap);
-        properties.put("linger.ms", "20");
-        properties.put("max.request.size", "4000000");
-        properties.putAll(settings);
-        return new KafkaProducer<>(properties, new ByteArraySerializer(), new ByteArraySerializer());
-    }
-
-    private void produce(List<Samples.Sample> samples, int partition, Map<String, String> settings) throws Exception {
-        try (KafkaProducer<byte[], byte[]> producer = producer(settings)) {
-            List<Future<RecordMetadata>> sent = new ArrayList<>();
-            for (Samples.Sample sample : samples) {
-                sent.add(producer.send(new ProducerRecord<>(topic, partition, sample.key(), sample.value(), sample.headers())));
-            }
-            for (Future<RecordMetadata> future : sent) {
-                future.get(60, SECONDS);
-            }
-        }
-    }
-
-    private KafkaConsumer<byte[], byte[]> consumer(Map<String, String> settings) {
-        Properties properties = new Properties();
-        properties.put("bootstrap.servers", bootstrap);
-        properties.put("enable.auto.commit", "false");
-        properties.put("auto.offset.reset", "none");
-        properties.putAll(settings);
-        return new KafkaConsumer<>(properties, new ByteArrayDeserializer(), new ByteArrayDeserializer());
-    }
-
-    private KafkaConsumer<byte[], byte[]> subscriber(Map<String, String> settings) {
-        Map<String, String> all = new HashMap<>(Map.of("group.id", group(), "auto.offset.reset", "earliest", "session.timeout.ms", "10000", "heartbeat.interval.ms", "500",
-            "metadata.max.age.ms", "1000"));
-        all.putAll(settings);
-        if (settings.containsKey("group.protocol")) {
-            // The broker says these.
-            all.keySet().removeAll(Set.of("session.timeout.ms", "heartbeat.interval.ms"));
-        }
-        KafkaConsumer<byte[], byte[]> consumer = consumer(all);
-        consumer.subscribe(Set.of(topic));
-        return consumer;
-    }
-
-    private List<ConsumerRecord<byte[], byte[]>> consume(int partition, long start, int count) {
-        try (KafkaConsumer<byte[], byte[]> consumer = consumer(Map.of())) {
-            TopicPartition place = new TopicPartition(topic, partition);
-            consumer.assign(Set.of(place));
-            consumer.seek(place, start);
-            return read(consumer, count);
-        }
-    }
-
-    private static List<ConsumerRecord<byte[], byte[]>> read(KafkaConsumer<byte[], byte[]> consumer, int count) {
-        List<ConsumerRecord<byte[], byte[]>> got = new ArrayList<>();
-        long end = System.nanoTime() + Duration.ofSeconds(60).toNanos();
-        while (got.size() < count) {
-            Samples.check(System.nanoTime() < end, got.size() + " of " + count + " records");
-            consumer.poll(Duration.ofMillis(500)).forEach(got::add);
-        }
-        return got;
     }
 }

@@ -8,20 +8,22 @@ import java.io.PrintWriter;
 import java.io.StringWriter;
 import java.lang.reflect.InvocationTargetException;
 import java.nio.charset.StandardCharsets;
+import java.util.Arrays;
 import java.util.Locale;
 
 /**
  * Runs cases for the Rust harness in one JVM: a line of JSON in, a line `RESULT {...}` out (tests/harness/runner.rs).
  *
- * The cases are methods of ClientCases (kafka-clients 4.4.0) and of ToolCases (Kafka's command line tools). The first argument names the folder with the tools' jars, which
- * stay in a class loader of their own because they bring the clients of another release.
+ * The cases are methods of TransactionCases and ClientCases (kafka-clients 4.4.0, or the older ones on the class path, which know no more than the former) and of ToolCases (Kafka's
+ * command line tools). The first argument, if there is one, names the folder with the tools' jars, which stay in a class loader of their own because they bring the clients of
+ * another release.
  */
 public final class Runner {
     public static void main(String[] arguments) throws Exception {
         // The cases speak through `answers`; whatever a tool prints is caught, and everything else is log.
         PrintStream answers = System.out;
         System.setOut(System.err);
-        Tools tools = new Tools(arguments[0]);
+        Tools tools = arguments.length > 0 ? new Tools(arguments[0]) : null;
         ObjectMapper json = new ObjectMapper();
         BufferedReader orders = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
         for (String line = orders.readLine(); line != null; line = orders.readLine()) {
@@ -51,13 +53,18 @@ public final class Runner {
             if (name.startsWith("tool_")) {
                 ToolCases.class.getDeclaredMethod(camelCase(name.substring("tool_".length()))).invoke(new ToolCases(bootstrap, topic, order.get("expected"), tools));
             } else {
-                try (ClientCases cases = new ClientCases(bootstrap, topic, order.get("expected"))) {
-                    ClientCases.class.getDeclaredMethod(camelCase(name)).invoke(cases);
+                Class<? extends Cases> home = isIn(TransactionCases.class, camelCase(name)) ? TransactionCases.class : ClientCases.class;
+                try (Cases cases = home.getDeclaredConstructor(String.class, String.class, JsonNode.class).newInstance(bootstrap, topic, order.get("expected"))) {
+                    home.getDeclaredMethod(camelCase(name)).invoke(cases);
                 }
             }
         } catch (InvocationTargetException wrapped) {
             throw wrapped.getCause();
         }
+    }
+
+    private static boolean isIn(Class<? extends Cases> home, String method) {
+        return Arrays.stream(home.getDeclaredMethods()).anyMatch(known -> known.getName().equals(method));
     }
 
     private static String camelCase(String name) {
