@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod broker;
+pub mod committed;
 pub mod differences;
 pub mod places;
 pub mod random;
