@@ -15,6 +15,7 @@ mod produce;
 mod rdkafka_client;
 mod retention;
 mod rskafka_client;
+mod streams;
 mod transactions;
 
 use std::process::ExitCode;
@@ -57,4 +58,5 @@ const PROTOCOL: &[(&str, &[Case])] = &[
 ];
 
 /// Clients that are driven from here, without a program of their own.
-const CLIENTS: &[(&str, &[Case])] = &[("rdkafka", rdkafka_client::CASES), ("rskafka", rskafka_client::CASES), ("kcat", kcat::CASES)];
+const CLIENTS: &[(&str, &[Case])] =
+    &[("rdkafka", rdkafka_client::CASES), ("rskafka", rskafka_client::CASES), ("kcat", kcat::CASES), ("streams", streams::CASES)];
