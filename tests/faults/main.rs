@@ -7,8 +7,10 @@ mod files;
 mod full_disk;
 mod groups;
 mod hostile;
+mod producers;
 mod rounds;
 mod settings;
+mod soak;
 mod start;
 mod stop;
 mod transactions;
@@ -29,8 +31,11 @@ fn main() -> ExitCode {
     trials.extend(own_broker_trials("crossing", crossing::CASES));
     trials.extend(own_broker_trials("transactions", transactions::CASES));
     trials.extend(own_broker_trials("groups", groups::CASES));
+    trials.extend(own_broker_trials("producers", producers::CASES));
     trials.extend(own_broker_trials("directories", directories::CASES));
     trials.extend(own_broker_trials("full_disk", full_disk::CASES));
     trials.extend(own_broker_trials("hostile", hostile::CASES));
+    trials.extend(own_broker_trials("soak::groups", soak::GROUPS));
+    trials.extend(own_broker_trials("soak::transactions", soak::TRANSACTIONS));
     harness::suite::main_one_by_one(trials)
 }

@@ -23,6 +23,16 @@ pub fn seed() -> u64 {
     number("CORELANE_CRASH_SEED").unwrap_or_else(|| u64::from(std::process::id()))
 }
 
+/// How long the cases of `soak` go on, if CORELANE_SOAK_MINUTES says so.
+pub fn minutes() -> Option<u64> {
+    number("CORELANE_SOAK_MINUTES")
+}
+
+/// How many producers write, if CORELANE_PRODUCERS says so.
+pub fn producers() -> Option<u64> {
+    number("CORELANE_PRODUCERS")
+}
+
 fn number<T: FromStr<Err: Display>>(variable: &str) -> Option<T> {
     let text = env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|error| panic!("{variable} is `{text}`: {error}")))

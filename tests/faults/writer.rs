@@ -52,6 +52,8 @@ pub struct Writer {
     base_timestamp: i64,
     /// Index of the next record to be written for the first time.
     next: u64,
+    /// How long it rests after each answer.
+    rest: Duration,
     in_flight: VecDeque<Sent>,
     /// Answered batches, as (first index, count, offset of the first).
     promised: Vec<(u64, u64, i64)>,
@@ -82,10 +84,16 @@ impl Writer {
             producer_id,
             base_timestamp: now_ms(),
             next: 0,
+            rest: Duration::ZERO,
             in_flight: VecDeque::new(),
             promised: Vec::new(),
             verified: Verified::default(),
         }
+    }
+
+    /// The same, at a pace that leaves the machine to others.
+    pub fn resting(self, rest: Duration) -> Writer {
+        Writer { rest, ..self }
     }
 
     pub fn promised(&self) -> u64 {
@@ -123,6 +131,7 @@ impl Writer {
                     self.promised.push((oldest.first, oldest.count, partition.base_offset));
                     self.in_flight.pop_front();
                     progress.acknowledged.fetch_add(1, Ordering::Relaxed);
+                    thread::sleep(self.rest);
                 }
                 // A broker that has only just started, or is about to stop: from the start again, as clients do after they looked for the leader.
                 ErrorCode::NotLeaderOrFollower
