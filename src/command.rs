@@ -58,19 +58,30 @@ pub enum Command {
 
 #[derive(Subcommand)]
 pub enum LogCommand {
-    /// Print segments, indexes and snapshots, line by line as kafka-dump-log does.
+    /// Print segments, indexes and snapshots, line by line as kafka-dump-log does, and journals.
     Dump(DumpArguments),
-    /// Read everything in data directories, or in directories of single partitions, and name what is damaged. Changes nothing.
+    /// Read everything in data directories, or in directories of single partitions, and name what is damaged. Changes nothing, unless asked to repair.
     Verify {
         #[arg(required = true, value_name = "DIR")]
         directories: Vec<PathBuf>,
+        /// Make what is only a hint again: offset and time indexes, producer snapshots. The broker must not run.
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Say what would open of the data directories of an Apache Kafka node, and what does not carry over. Directories open in place: to import them, start on them.
+    Import {
+        #[arg(required = true, value_name = "DIR")]
+        directories: Vec<PathBuf>,
+        /// Look only. There is no other way: a start does the rest.
+        #[arg(long, required = true)]
+        dry_run: bool,
     },
 }
 
 /// The options are those of kafka-dump-log.
 #[derive(Args)]
 pub struct DumpArguments {
-    /// Files with their full names: 00000000000000000000.log, .index, .timeindex, .txnindex, .snapshot, or a metadata snapshot's .checkpoint.
+    /// Files with their full names: 00000000000000000000.log, .index, .timeindex, .txnindex, .snapshot, a metadata snapshot's .checkpoint, or a journal.
     #[arg(value_name = "FILE", required_unless_present = "files")]
     paths: Vec<PathBuf>,
     /// The same, as kafka-dump-log takes them.

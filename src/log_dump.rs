@@ -11,7 +11,7 @@ use corelane::log::file_names::LogFileKind;
 use corelane_wire::batch::{BatchHeader, HEADER_BYTES};
 
 use crate::command::DumpArguments;
-use crate::output;
+use crate::{log_journal, output};
 
 /// A batch larger than this cannot be in a segment.
 pub const BATCH_BYTES_MAX: usize = i32::MAX as usize;
@@ -33,9 +33,13 @@ pub fn run(arguments: &DumpArguments) -> ExitCode {
 
 fn dump(path: &Path, arguments: &DumpArguments, out: &mut impl Write) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if let Some(shard) = log_journal::shard_of(&name) {
+        writeln!(out, "Dumping {}", path.display())?;
+        return log_journal::dump(path, shard, &arguments.options(), out);
+    }
     let kind = kind_of(&name);
     let Some((kind, base_offset)) = kind else {
-        return Err(io::Error::other("neither a segment nor an index, a producer snapshot or a metadata snapshot, by its name"));
+        return Err(io::Error::other("neither a segment nor an index, a producer snapshot, a metadata snapshot or a journal, by its name"));
     };
     writeln!(out, "Dumping {}", path.display())?;
     match kind {

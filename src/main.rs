@@ -2,6 +2,8 @@
 
 mod command;
 mod log_dump;
+mod log_import;
+mod log_journal;
 mod log_verify;
 mod output;
 #[cfg(feature = "profile")]
@@ -30,7 +32,8 @@ fn main() -> ExitCode {
         Some(Command::Config { command: ConfigCommand::Effective { .. } }) => output::print_effective(&sources),
         Some(Command::Config { command: ConfigCommand::Check { .. } }) => output::check(&sources),
         Some(Command::Log { command: LogCommand::Dump(arguments) }) => log_dump::run(arguments),
-        Some(Command::Log { command: LogCommand::Verify { directories } }) => log_verify::run(directories),
+        Some(Command::Log { command: LogCommand::Verify { directories, repair } }) => log_verify::run(directories, *repair),
+        Some(Command::Log { command: LogCommand::Import { directories, .. } }) => log_import::run(directories),
         None => match output::load(&sources) {
             Ok(config) => {
                 let _logging = logging::start(&config);

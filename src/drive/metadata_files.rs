@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+use crate::cluster::Image;
 use crate::cluster::MetadataRecord;
 use crate::cluster::decide::start::unservable;
 use crate::cluster::kraft::control::Voter;
@@ -172,6 +173,12 @@ impl MetadataFiles {
 /// Reads the segment files themselves. What a journal of ours still holds beyond them was decided by us, so that it needs no looking at; a last batch that is cut off is not
 /// there yet.
 pub fn inspect_blocking(parent: &Path, node_id: i32, directory_ids: &[uuid::Uuid]) -> Result<(), StartRefused> {
+    let (_, reasons) = look_blocking(parent, node_id, directory_ids)?;
+    if reasons.is_empty() { Ok(()) } else { Err(StartRefused::Unservable(reasons)) }
+}
+
+/// What a metadata log holds, and every reason why this node cannot serve it.
+pub fn look_blocking(parent: &Path, node_id: i32, directory_ids: &[uuid::Uuid]) -> Result<(Image, Vec<String>), StartRefused> {
     let files = MetadataFiles::new(parent);
     let start = files.read_start_blocking()?;
     let mut replay = begin_replay(&start)?;
@@ -188,7 +195,8 @@ pub fn inspect_blocking(parent: &Path, node_id: i32, directory_ids: &[uuid::Uuid
             image.apply(record).map_err(|error| StartRefused::Unservable(vec![format!("the formatter's {} {error}", record.name())]))?;
         }
     }
-    check_servable(&image, &replayed.facts, start.quorum_state.as_ref(), node_id, directory_ids)
+    let reasons = reasons_against(&image, &replayed.facts, start.quorum_state.as_ref(), node_id, directory_ids);
+    Ok((image, reasons))
 }
 
 /// Segment files of the log that may hold `offset` or later ones, oldest first.
@@ -222,12 +230,23 @@ pub(super) fn begin_replay(start: &StartingPoint) -> Result<Replay, ReplayError>
 
 /// Whether this node alone is the quorum and the cluster, at levels that it serves.
 pub(super) fn check_servable(
-    image: &crate::cluster::Image,
+    image: &Image,
     facts: &QuorumFacts,
     quorum_state: Option<&QuorumState>,
     node_id: i32,
     directory_ids: &[uuid::Uuid],
 ) -> Result<(), StartRefused> {
+    let reasons = reasons_against(image, facts, quorum_state, node_id, directory_ids);
+    if reasons.is_empty() { Ok(()) } else { Err(StartRefused::Unservable(reasons)) }
+}
+
+fn reasons_against(
+    image: &Image,
+    facts: &QuorumFacts,
+    quorum_state: Option<&QuorumState>,
+    node_id: i32,
+    directory_ids: &[uuid::Uuid],
+) -> Vec<String> {
     let mut reasons = unservable(image, node_id);
     if !(0..=1).contains(&facts.kraft_version) {
         reasons.push(format!("feature kraft.version is finalised at {}, this broker serves 0 to 1", facts.kraft_version));
@@ -241,7 +260,7 @@ pub(super) fn check_servable(
         let named: Vec<String> = voters.iter().map(|voter| format!("{} in directory {}", voter.id, voter.directory_id)).collect();
         reasons.push(format!("the quorum's voters are {}, this node is {node_id}", named.join(", ")));
     }
-    if reasons.is_empty() { Ok(()) } else { Err(StartRefused::Unservable(reasons)) }
+    reasons
 }
 
 /// The end of a log that is given out in pieces, with what it adds up to checked.

@@ -12,7 +12,13 @@ use harness::places;
 use harness::raw::Connection;
 use harness::suite::OwnBrokerCase;
 
-pub const CASES: &[OwnBrokerCase] = own_broker_cases![dumps_are_those_of_kafkas_tool, damage_is_named];
+pub const CASES: &[OwnBrokerCase] = own_broker_cases![
+    dumps_are_those_of_kafkas_tool,
+    damage_is_named,
+    hints_are_made_again,
+    a_journal_is_dumped,
+    what_opens_of_a_directory_of_kafka_is_told,
+];
 
 const TOPIC: &str = "dumped";
 
@@ -73,6 +79,112 @@ fn damage_is_named() {
     let line = said.lines().next().expect("a line");
     assert!(line.contains(&segment.display().to_string()) && line.contains("position 0: batch of offset 0:"), "{said}");
     assert!(said.lines().last().is_some_and(|line| line.ends_with("1 damaged places")), "{said}");
+}
+
+/// Two indexes damaged, one missing, a snapshot damaged: named, made again, and whole from then on; the batches stay as they are. Not while the broker runs.
+fn hints_are_made_again() {
+    let mut broker = written();
+    broker.restart();
+    let mut connection = Connection::to(&broker);
+    connection.wait_for_leaders(TOPIC, 1);
+    for _ in 0..40 {
+        connection.append(TOPIC, 0, vec![record("more", vec![b'v'; 60_000])]);
+    }
+    broker.terminate(Duration::from_secs(30));
+    let directory = broker.data().join(format!("{TOPIC}-0"));
+    let segments: Vec<(PathBuf, Vec<u8>)> =
+        of_kind(&directory, "log").into_iter().map(|path| (path.clone(), fs::read(path).expect("a segment"))).collect();
+    let (indexes, times) = (of_kind(&directory, "index"), of_kind(&directory, "timeindex"));
+    assert!(indexes.len() >= 2 && times.len() >= 2);
+    overwrite(&indexes[0], |bytes| bytes[5] ^= 0xff);
+    overwrite(&times[0], |bytes| bytes.push(7));
+    fs::remove_file(&indexes[1]).expect("an index");
+    for snapshot in of_kind(&directory, "snapshot") {
+        overwrite(&snapshot, |bytes| bytes[12] ^= 1);
+    }
+    let named = verify(broker.data());
+    assert_eq!(named.status.code(), Some(1), "{}", text(&named.stdout));
+    let repaired = log_command(&["verify", "--repair"], broker.data());
+    assert!(repaired.status.success(), "{}{}", text(&repaired.stdout), text(&repaired.stderr));
+    let again = verify(broker.data());
+    assert!(again.status.success() && text(&again.stdout).contains(": 0 damaged places"), "{}", text(&again.stdout));
+    assert!(indexes[1].exists() && segments.iter().all(|(path, bytes)| fs::read(path).expect("a segment") == *bytes));
+
+    broker.restart();
+    let refused = log_command(&["verify", "--repair"], broker.data());
+    assert!(!refused.status.success() && text(&refused.stderr).contains("is in use"), "{}", text(&refused.stderr));
+    let mut connection = Connection::to(&broker);
+    connection.wait_for_leaders(TOPIC, 1);
+    assert_eq!(connection.read_all(TOPIC, 0, 0).len(), 120);
+}
+
+/// What a killed broker had acknowledged and not placed stands in its journals, batch by batch.
+fn a_journal_is_dumped() {
+    let mut broker = Broker::start(BrokerOptions::default().set("shards", 1));
+    let mut connection = Connection::to(&broker);
+    connection.create_topic(TOPIC, 1);
+    for number in 0..5 {
+        connection.append(TOPIC, 0, vec![record("key", format!("value-{number}"))]);
+    }
+    broker.kill();
+    let journal = broker.data().join("corelane-journal-0");
+    let dumped = log_command(&["dump", "--print-data-log"], &journal);
+    assert!(dumped.status.success(), "{}", text(&dumped.stderr));
+    let said = text(&dumped.stdout);
+    for number in 0..5 {
+        assert!(said.contains(&format!("key: key payload: value-{number}")), "value {number} in\n{said}");
+    }
+    assert!(said.contains(&format!("name: {TOPIC}-0")) && !said.contains("isvalid: false"), "{said}");
+}
+
+/// A directory that opens, and one whose features are not served; neither is changed.
+fn what_opens_of_a_directory_of_kafka_is_told() {
+    let kafka = BrokerOptions::default().target(places::Target::Kafka);
+    for (options, opens) in [(kafka.clone().without_features(&["share.version", "streams.version"]), true), (kafka, false)] {
+        let mut broker = Broker::start(options);
+        let mut connection = Connection::to(&broker);
+        connection.create_topic(TOPIC, 2);
+        connection.append(TOPIC, 1, vec![record("key", "value")]);
+        broker.terminate(Duration::from_secs(60));
+        let before = tree(broker.data());
+        let told = log_command(&["import", "--dry-run"], broker.data());
+        let said = text(&told.stdout);
+        assert_eq!(told.status.success(), opens, "{said}{}", text(&told.stderr));
+        assert!(said.contains(&format!("topic {TOPIC} (")) && said.contains(": 2 of 2 partitions here, 2 segments"), "{said}");
+        assert!(said.contains("stopped cleanly") && said.contains("finalised features: "), "{said}");
+        assert_eq!(said.contains("refused: "), !opens, "{said}");
+        assert!(opens || said.contains("share.version"), "{said}");
+        assert_eq!(tree(broker.data()), before, "something was changed");
+    }
+}
+
+/// Every file with its length and time.
+fn tree(directory: &Path) -> Vec<(PathBuf, u64, std::time::SystemTime)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let metadata = fs::metadata(&path).expect("metadata");
+        if metadata.is_dir() {
+            found.extend(tree(&path));
+        }
+        found.push((path, metadata.len(), metadata.modified().expect("a time")));
+    }
+    found.sort();
+    found
+}
+
+fn of_kind(directory: &Path, extension: &str) -> Vec<PathBuf> {
+    files_of(directory).into_iter().filter(|path| path.extension().is_some_and(|known| known == extension)).collect()
+}
+
+fn overwrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).expect("a file");
+    change(&mut bytes);
+    fs::write(path, bytes).expect("a file");
+}
+
+fn log_command(arguments: &[&str], path: &Path) -> Output {
+    Command::new(places::corelane_binary()).arg("log").args(arguments).arg(path).output().expect("the binary runs")
 }
 
 fn verify(directory: &Path) -> Output {

@@ -179,7 +179,7 @@ fn check_access(directory: &Path) -> Result<(), Problem> {
 }
 
 /// Takes the lock of a directory that has a lock file already; without one nobody holds the directory.
-fn lock_if_there(directory: &Path) -> Result<Option<OwnedFd>, Problem> {
+pub fn lock_if_there(directory: &Path) -> Result<Option<OwnedFd>, Problem> {
     match fs::OpenOptions::new().read(true).write(true).open(directory.join(LOCK_FILE)) {
         Ok(file) => lock(directory, file).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

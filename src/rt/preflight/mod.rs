@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 mod directory;
 mod system;
 
-pub use directory::Directory;
+pub use directory::{Directory, lock_if_there};
 
 /// EX_CONFIG of sysexits.h: the machine or the settings have to change; starting again as it is will not help.
 pub const EXIT_CODE: i32 = 78;
