@@ -1,5 +1,6 @@
 //! Faults without end: for a minute in the suite, for as long as `scripts/soak VERB --minutes N` says elsewhere.
 
+mod copiers;
 mod groups;
 mod proxy;
 mod transactions;
@@ -12,13 +13,14 @@ use harness::own_broker_cases;
 use harness::suite::OwnBrokerCase;
 use rustix::process::Signal;
 
+use self::copiers::copies_hold_every_record_once;
 use self::groups::every_record_reaches_every_group;
 use self::transactions::every_transaction_is_whole_or_nothing;
 use crate::rounds;
 use crate::writer::mix;
 
 pub const GROUPS: &[OwnBrokerCase] = own_broker_cases![every_record_reaches_every_group];
-pub const TRANSACTIONS: &[OwnBrokerCase] = own_broker_cases![every_transaction_is_whole_or_nothing];
+pub const TRANSACTIONS: &[OwnBrokerCase] = own_broker_cases![every_transaction_is_whole_or_nothing, copies_hold_every_record_once];
 
 /// Chances and time of one run.
 struct Run {
