@@ -143,3 +143,38 @@ proptest! {
         });
     }
 }
+
+/// Far more segments than files may be open: reading all of them, again and again, keeps to the bound.
+#[test]
+fn open_files_are_bounded() {
+    const OPEN_MAX: usize = 8;
+    let settings = TopicSettings { internal_segment_bytes: Some(2_000), ..TopicSettings::default() };
+    let options = PartitionsOptions { tail_bytes_max: 0, index_bytes_max: 1_000, files_open_max: OPEN_MAX, ..PartitionsOptions::default() };
+    with_settings(settings.clone(), options, move |place, _| async move {
+        let mut partitions = Vec::new();
+        for number in 1..=20 {
+            let partition = place.partition(number, &settings).await;
+            for _ in 0..3 {
+                append_durably(&partition, &batch(1, 1_500)).await;
+            }
+            partitions.push(partition);
+        }
+        place.place_everything().await;
+        for round in 0..2 {
+            for partition in &partitions {
+                for offset in 0..3 {
+                    assert_eq!(offsets(partition, offset, 1).await, [offset]);
+                }
+                assert!(segments_open_below(place.path()) <= OPEN_MAX, "{} files are open", segments_open_below(place.path()));
+            }
+            assert!(segments_open_below(place.path()) > 1, "files stay open for the next reader, in round {round}");
+        }
+    });
+}
+
+/// Segment files that this process has open below a directory.
+fn segments_open_below(directory: &Path) -> usize {
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+    let open = descriptors.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    open.filter(|path| path.starts_with(directory) && path.extension().is_some_and(|extension| extension == "log")).count()
+}
