@@ -308,7 +308,9 @@ impl Partitions {
         partition.is_deleted.set(true);
         partition.stop_moving();
         partition.waiters.fire_all();
-        self.environment.append_entry(EntryHeader::deleted(*id), &[], || {}).await?;
+        let deleted = self.environment.append_entry(EntryHeader::deleted(*id), &[], || {}).await?;
+        // A power failure must not find the directory under its new name while the journal still counts on the old one: the next start would miss it and refuse.
+        self.environment.journal.wait_durable(deleted).await?;
         // Nobody may write into the directory any more when it gets its new name: another partition may soon bear the old one.
         self.environment.placement.settled().await;
         let _turn = partition.upkeep.turn.acquire(1).await;

@@ -54,6 +54,15 @@ impl Content {
         }
         self.length = length;
     }
+
+    /// Turns one bit over; where.
+    pub fn flip_bit(&mut self, random: u64) -> u64 {
+        let position = random % self.length;
+        let mut byte = self.read(position, 1);
+        byte[0] ^= 1 << (random >> 32 & 7);
+        self.write(position, &byte);
+        position
+    }
 }
 
 /// The pages that `count` bytes at `position` touch: number, range within the page, and where that range begins in the bytes.

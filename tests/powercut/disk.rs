@@ -319,6 +319,29 @@ impl Disk {
         self
     }
 
+    /// Makes everything durable, as time does.
+    pub fn flush_everything(&mut self) {
+        for change in std::mem::take(&mut self.names) {
+            self.apply_durably(&change);
+        }
+        let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
+        nodes.into_iter().for_each(|node| self.flush(node, ChangeNumber::MAX));
+    }
+
+    /// Damages one bit of a file in a directory of that name; which file and where, if there is one that is not empty.
+    pub fn flip_bit(&mut self, directory: &str, name_end: &str, random: &mut Random) -> Option<(String, u64)> {
+        let directories =
+            self.nodes.values().filter_map(|node| if let Node::Directory(inner) = node { Some(&inner.current) } else { None });
+        let node = directories.filter_map(|names| names.get(directory)).next().copied()?;
+        let mut files = self.list(node).ok()?;
+        files.retain(|(name, node)| name.ends_with(name_end) && self.stat(*node).is_ok_and(|(length, _)| length > 0));
+        let (name, node) = files.get(random.below(files.len().max(1) as u64) as usize)?.clone();
+        let file = self.file_mut(node).ok()?;
+        let position = file.durable.flip_bit(random.draw());
+        file.current = file.durable.clone();
+        Some((name, position))
+    }
+
     fn spare_names(&mut self, rules: CutRules, random: &mut Random) {
         let changes = std::mem::take(&mut self.names);
         let through = changes.len() as u64 * rules.names_percent / 100;

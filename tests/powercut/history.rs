@@ -20,6 +20,8 @@ pub enum Kind {
     Idempotent,
     /// As `Plain`, small, and retention takes the oldest segments.
     Expiring,
+    /// As `Expiring`, but records go only when somebody asks for it (DeleteRecords).
+    Trimmed,
     /// As `Plain`, with keys that come back.
     Compacted,
     /// As `Plain`, in large batches.
@@ -48,6 +50,8 @@ pub struct History {
     pub in_flight: VecDeque<Sent>,
     /// By offset, the record that was acknowledged or seen there.
     known: BTreeMap<i64, u64>,
+    /// The log does not begin before the one offset, because somebody was told so, and not behind the other, because nobody has asked for more.
+    start: (i64, i64),
     pub acknowledged: u64,
 }
 
@@ -75,6 +79,7 @@ impl History {
             next: 0,
             in_flight: VecDeque::new(),
             known: BTreeMap::new(),
+            start: (0, 0),
             acknowledged: 0,
         }
     }
@@ -108,6 +113,19 @@ impl History {
         self.know(offset, index, "seen")
     }
 
+    /// An offset to which the log may be trimmed: somewhere between its start and its end.
+    pub fn ask_for_start(&mut self, random: u64) -> i64 {
+        let (floor, asked) = self.start;
+        let offset = floor + (random % (self.known_end() - floor + 1) as u64) as i64;
+        self.start = (floor, offset.max(asked));
+        offset
+    }
+
+    /// Somebody was told that the log begins there.
+    pub fn see_start(&mut self, start: i64) {
+        self.start.0 = start.max(self.start.0);
+    }
+
     /// Nobody will hear any more what became of unanswered batches; an idempotent producer asks again.
     pub fn give_up(&mut self) {
         if self.kind != Kind::Idempotent {
@@ -127,8 +145,9 @@ impl History {
             let (offset, index) = self.known.last_key_value().expect("something is known");
             return Err(format!("{place}: record {index} at offset {offset} is lost; the log ends at {}", found.end));
         }
-        if self.kind != Kind::Expiring && found.start != 0 {
-            return Err(format!("{place}: it begins at {}, and nobody has deleted anything", found.start));
+        let (floor, asked) = self.start;
+        if found.start < floor || (self.kind != Kind::Expiring && found.start > asked) {
+            return Err(format!("{place}: it begins at {}; {floor} was promised, {asked} was asked for", found.start));
         }
         self.verify_order(found)?;
         match self.kind {

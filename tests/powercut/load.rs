@@ -9,8 +9,10 @@ use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
-use corelane_wire::ErrorCode;
-use corelane_wire::messages::{FetchRequest, ProduceRequest};
+use corelane_wire::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+use corelane_wire::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use corelane_wire::messages::{DeleteRecordsRequest, FetchRequest, ListOffsetsRequest, ProduceRequest};
+use corelane_wire::{ErrorCode, Str};
 use harness::batch;
 use harness::random::Random;
 use harness::raw::{Connection, EARLIEST, code, fetch_request, produce_request, records_of};
@@ -19,6 +21,7 @@ use crate::history::{Broken, History, Kind};
 
 const PRODUCE_VERSION: i16 = 9;
 const FETCH_VERSION: i16 = 11;
+const DELETE_RECORDS_VERSION: i16 = 2;
 const IN_FLIGHT_MAX: usize = 5;
 
 /// What all threads of a round share.
@@ -135,6 +138,24 @@ pub fn repeat(round: &Round, history: &Mutex<History>, mut random: Random) {
     }
 }
 
+/// Deletes records from the start on, now and then.
+pub fn trim(round: &Round, history: &Mutex<History>, mut random: Random) {
+    let Some(mut connection) = round.connect() else { return };
+    while !round.is_over() {
+        thread::sleep(Duration::from_micros(random.below(60_000)));
+        let (topic, partition) = place_of(history);
+        let offset = lock(history).ask_for_start(random.draw());
+        let partition = DeleteRecordsPartition { partition_index: partition, offset, ..Default::default() };
+        let topic = DeleteRecordsTopic { name: Str::from(topic.as_str()), partitions: vec![partition], ..Default::default() };
+        let request = DeleteRecordsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
+        let Ok(answer) = connection.try_call(DELETE_RECORDS_VERSION, &request) else { return };
+        let partition = &answer.topics[0].partitions[0];
+        if code(partition.error_code).is_none() {
+            lock(history).see_start(partition.low_watermark);
+        }
+    }
+}
+
 /// Reads every partition's end, over and over.
 pub fn read(round: &Round, histories: &[Mutex<History>]) {
     let Some(mut connection) = round.connect() else { return };
@@ -156,7 +177,7 @@ fn read_on(round: &Round, connection: &mut Connection, history: &Mutex<History>,
     let data = answer.responses.remove(0).partitions.remove(0);
     match code(data.error_code) {
         ErrorCode::None => {}
-        ErrorCode::OffsetOutOfRange if lock(history).kind == Kind::Expiring => {
+        ErrorCode::OffsetOutOfRange if matches!(lock(history).kind, Kind::Expiring | Kind::Trimmed) => {
             *position = try_offset(connection, &topic, partition, EARLIEST)?.unwrap_or(*position);
             return Ok(());
         }
@@ -177,9 +198,6 @@ fn read_on(round: &Round, connection: &mut Connection, history: &Mutex<History>,
 
 /// An offset by timestamp; None while the partition does not say.
 pub fn try_offset(connection: &mut Connection, topic: &str, partition: i32, timestamp: i64) -> std::io::Result<Option<i64>> {
-    use corelane_wire::Str;
-    use corelane_wire::messages::ListOffsetsRequest;
-    use corelane_wire::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
     let partition = ListOffsetsPartition { partition_index: partition, current_leader_epoch: -1, timestamp, ..Default::default() };
     let topic = ListOffsetsTopic { name: Str::from(topic), partitions: vec![partition], ..Default::default() };
     let answer = connection.try_call(7, &ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..Default::default() })?;

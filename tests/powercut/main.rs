@@ -24,6 +24,7 @@ use harness::places::{self, Target};
 use libtest_mimic::{Failed, Trial};
 
 use self::block::Filesystem;
+use self::history::Broken;
 use self::rounds::{CUTS_PER_LIFE, Manner, live};
 
 /// Lives in the suite, of five cuts each: five on files and names of ours, one on each real filesystem (see `rig_of`).
@@ -53,6 +54,10 @@ fn main() -> ExitCode {
         }
         trials.push(Trial::test(name, move || lead(seed, filesystem)).with_ignored_flag(reason.is_some()));
     }
+    let deletions = || Ok(deletions()?);
+    trials.push(Trial::test("regressions::a_directory_goes_after_its_deletion_is_durable", deletions).with_ignored_flag(reason.is_some()));
+    let flipped = || Ok(rounds::find_flipped_bit(1)?);
+    trials.push(Trial::test("damage::a_flipped_bit_is_named", flipped).with_ignored_flag(reason.is_some()));
     for plant in plants::ALL {
         trials.push(Trial::test(format!("plants::{}_is_found", plant.name), || plant.find()).with_ignored_flag(reason.is_some()));
     }
@@ -80,6 +85,11 @@ fn rig_of(seed: u64) -> Option<Filesystem> {
         2 => Some(Filesystem::Xfs),
         _ => None,
     }
+}
+
+/// The directory of a deleted partition may lose its name only when the journal knows of the deletion: otherwise the next start misses it.
+fn deletions() -> Result<(), Broken> {
+    live(1, CUTS_PER_LIFE, &Manner { cut_at_rename: Some("-delete"), ..Manner::default() }).map(drop)
 }
 
 fn lead(seed: u64, filesystem: Option<Filesystem>) -> Result<(), Failed> {

@@ -92,6 +92,8 @@ struct State {
     operations: u64,
     /// The one at which the power fails.
     last_operation: Option<u64>,
+    /// A rename to a name that ends so is the last, too.
+    last_rename: Option<&'static str>,
     under_way: Vec<UnderWay>,
     /// Asked when the power was gone already: answered when the broker is.
     unanswered: Vec<Refusal>,
@@ -139,6 +141,7 @@ impl Mounted {
             power: Power::On,
             operations: 0,
             last_operation: None,
+            last_rename: None,
             under_way: Vec::new(),
             unanswered: Vec::new(),
             random: random.split(),
@@ -164,6 +167,11 @@ impl Mounted {
     pub fn freeze_after(&self, operations: Option<u64>) {
         let mut state = self.shared.lock();
         state.last_operation = operations.map(|more| state.operations + more);
+    }
+
+    /// The power is to fail at a rename to a name that ends so.
+    pub fn freeze_at_rename(&self, name_end: &'static str) {
+        self.shared.lock().last_rename = Some(name_end);
     }
 
     pub fn freeze(&self) {
@@ -446,6 +454,9 @@ impl Filesystem for LyingFilesystem {
         or_error!(state.disk.rename((parent.0, &text(name)), (to.0, &text(to_name))), reply);
         if let Ok(node) = state.disk.lookup(to.0, &text(to_name)) {
             state.names.insert(node, text(to_name));
+        }
+        if state.last_rename.is_some_and(|name_end| text(to_name).ends_with(name_end)) {
+            state.last_operation = Some(0);
         }
         count_or_keep!(self, state, reply);
         reply.ok();

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
@@ -56,6 +57,7 @@ const TOPICS: &[TopicPlan] = &[
     ("plain", Kind::Plain, 2, &[("internal.segment.bytes", "262144")]),
     ("idempotent", Kind::Idempotent, 2, &[("internal.segment.bytes", "262144"), ("segment.ms", "300")]),
     ("expiring", Kind::Expiring, 1, &[("internal.segment.bytes", "32768"), ("retention.bytes", "100000")]),
+    ("trimmed", Kind::Trimmed, 1, &[("internal.segment.bytes", "32768")]),
     ("compacted", Kind::Compacted, 1, &[("cleanup.policy", "compact"), ("internal.segment.bytes", "32768"), ("segment.ms", "100")]),
     ("bulk", Kind::Bulk, 1, &[("internal.segment.bytes", "1048576")]),
 ];
@@ -69,6 +71,8 @@ pub struct Manner {
     pub is_long: bool,
     /// The power fails under this filesystem's blocks, and not under files and names of ours.
     pub filesystem: Option<Filesystem>,
+    /// The power fails at the first rename to a name that ends so, the disk is slow, and what survives of all that was not flushed is its names.
+    pub cut_at_rename: Option<&'static str>,
 }
 
 /// What a number of cuts came to.
@@ -91,6 +95,25 @@ pub fn live(seed: u64, cuts: u64, manner: &Manner) -> Result<Tally, Broken> {
         }
     }
     life.last_check().map_err(|broken| format!("after the last cut of the life with CORELANE_POWER_CUT_SEED={seed}: {broken}"))
+}
+
+/// A bit that the disk turns over in a segment at rest: `corelane log verify` names the file and says so by its exit.
+pub fn find_flipped_bit(seed: u64) -> Result<(), Broken> {
+    let mut life = Life::begin(seed, &Manner { is_long: true, ..Manner::default() });
+    life.round(0)?;
+    life.stop_cleanly()?;
+    let mut disk = life.disk.take().expect("after the stop the disk is here");
+    let (name, position) = disk.flip_bit("bulk-0", ".log", &mut life.random).ok_or("there is no segment")?;
+    let mounted = Mounted::mount(disk, &mount_point(&life.folder), life.random.split(), 0).expect("the disk can be mounted");
+    let data = mount_point(&life.folder).join("data");
+    let output = Command::new(places::corelane_binary()).args(["log", "verify"]).arg(&data).output().expect("the binary can be started");
+    drop(mounted.power_off());
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let is_named = text.lines().any(|line| line.contains("bulk") && line.contains(&name));
+    if output.status.success() || !is_named {
+        return Err(format!("a bit at byte {position} of {name} has turned over, and log verify says ({}):\n{text}", output.status));
+    }
+    Ok(())
 }
 
 /// When the power fails.
@@ -159,6 +182,8 @@ struct Life {
     disk: Option<Disk>,
     /// Nothing was ever written to it.
     is_fresh: bool,
+    /// Of the last cut, whose work the next round finds.
+    former_rules: Option<CutRules>,
     histories: Vec<Mutex<History>>,
     affairs: Affairs,
     seed: u64,
@@ -186,6 +211,7 @@ impl Life {
                 None => Disk::new(CAPACITY_BYTES),
             }),
             is_fresh: true,
+            former_rules: None,
             histories: Vec::new(),
             affairs: Affairs::default(),
             seed,
@@ -196,11 +222,16 @@ impl Life {
     /// Start, comparison, load, cut.
     fn round(&mut self, number: u64) -> Result<(), Broken> {
         let mut random = self.random.split();
-        let moment = draw_moment(&mut random, number, self.manner.is_long);
+        let mut moment = draw_moment(&mut random, number, self.manner.is_long);
         let is_plain = self.manner.plant.is_none() && self.manner.filesystem.is_none();
-        let trouble = if is_plain { Trouble::draw(&mut random) } else { Trouble::None };
-        let latency_us_max = random.one_of(&[0, 300, 3_000, 15_000]);
-        let rules = CutRules::draw(&mut random);
+        let mut trouble = if is_plain { Trouble::draw(&mut random) } else { Trouble::None };
+        let mut latency_us_max = random.one_of(&[0, 300, 3_000, 15_000]);
+        let mut rules = CutRules::draw(&mut random);
+        if self.manner.cut_at_rename.is_some() {
+            (moment, trouble, latency_us_max) = (Moment::Load(u64::from(u32::MAX)), Trouble::None, 15_000);
+            rules = CutRules { writes_percent: 0, names_percent: 100, names_in_order: false, ..rules };
+        }
+        let former_rules = self.former_rules.replace(rules);
         let mut disk = self.disk.take().expect("between two rounds the disk is here");
         disk.capacity_bytes = CAPACITY_BYTES;
         let mounted = Mounted::mount(disk, &mount_point(&self.folder), random.split(), latency_us_max).expect("the disk can be mounted");
@@ -215,7 +246,20 @@ impl Life {
         self.disk = Some(disk.cut(rules, &mut random));
         self.histories.iter().for_each(|history| lock(history).give_up());
         self.tally.acknowledged = self.histories.iter().map(|history| lock(history).acknowledged).sum();
-        outcome.map_err(|broken| format!("{broken} ({moment:?}, {trouble:?}, latency up to {latency_us_max} us, then {rules:?})"))
+        outcome.map_err(|broken| format!("{broken} ({moment:?}, {trouble:?}, latency up to {latency_us_max} us, after {former_rules:?})"))
+    }
+
+    /// Starts once more, compares and ends as it should.
+    fn stop_cleanly(&mut self) -> Result<(), Broken> {
+        let disk = self.disk.take().expect("after a round the disk is here");
+        let mounted = Mounted::mount(disk, &mount_point(&self.folder), self.random.split(), 0).expect("the disk can be mounted");
+        self.start(&mounted)?;
+        self.verify()?;
+        self.broker.terminate(wait::PATIENCE);
+        let mut disk = mounted.power_off();
+        disk.flush_everything();
+        self.disk = Some(disk);
+        Ok(())
     }
 
     /// Starts once more and compares, without a cut.
@@ -258,6 +302,9 @@ impl Life {
             self.verify()?;
         }
         trouble.begin(mounted);
+        if let Some(name_end) = self.manner.cut_at_rename {
+            mounted.freeze_at_rename(name_end);
+        }
         match moment {
             // It started with fewer operations.
             Moment::Start(_) => mounted.freeze_after(Some(1 + random.below(50))),
@@ -346,6 +393,10 @@ impl Life {
                     let random = random.split();
                     scope.spawn(move || load::repeat(round, history, random));
                 }
+            }
+            for history in histories.iter().filter(|history| lock(history).kind == Kind::Trimmed) {
+                let random = random.split();
+                scope.spawn(move || load::trim(round, history, random));
             }
             scope.spawn(move || load::read(round, histories));
             let business = random.split();
