@@ -7,7 +7,7 @@ use libtest_mimic::Failed;
 use crate::rounds::{CUTS_PER_LIFE, Manner, live};
 
 /// Lives that a planted fault may survive.
-const LIVES_MAX: u64 = 12;
+const LIVES_MAX: u64 = 30;
 
 /// A fault of the broker's build with the feature `trace` (`rt::plant`).
 pub struct Plant {

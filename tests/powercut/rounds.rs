@@ -90,7 +90,9 @@ pub fn live(seed: u64, cuts: u64, manner: &Manner) -> Result<Tally, Broken> {
     for cut in 0..cuts {
         let outcome = life.round(cut);
         if let Err(broken) = outcome {
-            life.keep();
+            if manner.plant.is_none() {
+                life.keep();
+            }
             return Err(format!("cut {cut} of the life with CORELANE_POWER_CUT_SEED={seed}: {broken}"));
         }
     }
@@ -227,6 +229,10 @@ impl Life {
         let mut trouble = if is_plain { Trouble::draw(&mut random) } else { Trouble::None };
         let mut latency_us_max = random.one_of(&[0, 300, 3_000, 15_000]);
         let mut rules = CutRules::draw(&mut random);
+        if self.manner.plant.is_some() {
+            // What is answered too early is found where being late takes long.
+            latency_us_max = latency_us_max.max(5_000);
+        }
         if self.manner.cut_at_rename.is_some() {
             (moment, trouble, latency_us_max) = (Moment::Load(u64::from(u32::MAX)), Trouble::None, 15_000);
             rules = CutRules { writes_percent: 0, names_percent: 100, names_in_order: false, ..rules };
