@@ -70,7 +70,8 @@ pub fn probe(plan: &Plan) -> io::Result<()> {
     }
     let mut paced = PacedWrites::new(&plan.directory)?;
     let pace = Pace::new(RATE, Duration::from_secs(if plan.is_quick { 1 } else { 5 }));
-    let mut acknowledgements = [("asleep until it is done", false, Tally::new()), ("looking all the time, giving way", true, Tally::new())];
+    let mut acknowledgements =
+        [("asleep before, and until it is done", false, Tally::new()), ("looking all the time, giving way", true, Tally::new())];
     for (_, spins, tally) in &mut acknowledgements {
         paced.run(4096, *spins, &pace)?.iter().for_each(|latency| tally.record(*latency));
         tally.end_round();
@@ -93,7 +94,7 @@ pub fn probe(plan: &Plan) -> io::Result<()> {
     }
     println!("- this thread on core {}; the disk's interrupts on core {}", plan.core, machine::disk_interrupt_core());
     print_cases(&cases);
-    println!("\nDurable 4 KiB into written blocks, {RATE} a second, us from the scheduled time: what an acknowledgement waits for.\n");
+    println!("\nDurable 4 KiB into written blocks, {RATE} a second, us: what an acknowledgement waits for.\n");
     heading(&["the thread is", "p50", "p90", "p99", "p99.9"]);
     for (name, _, tally) in &acknowledgements {
         row(&[name.to_string(), tally.p50(), tally.quantile(0.9), tally.quantile(0.99), tally.quantile(0.999)]);
@@ -287,10 +288,10 @@ impl PacedWrites {
         Ok(Self { file: Rc::new(file), next: 0 })
     }
 
-    /// `spins`: look for the completion all the time, giving way to the kernel's threads; otherwise sleep until it comes.
+    /// `spins`: look for the completion all the time, giving way to the kernel's threads; otherwise sleep until it comes, and before, until the next write is due.
     pub fn run(&mut self, bytes: usize, spins: bool, pace: &Pace) -> io::Result<Vec<Duration>> {
         let (mut ring, mut buffer, mut completions) = (Ring::new()?, Some(filled(bytes)), Vec::new());
-        pace.run(|| {
+        let once = || {
             let position = self.next % Self::FILE_BYTES;
             self.next += bytes as u64;
             ring.write(0, &self.file, buffer.take().expect("it came back"), position, true);
@@ -309,7 +310,8 @@ impl PacedWrites {
             let Held::Disk(_, back) = completion.held else { unreachable!("only writes are under way") };
             buffer = Some(back);
             Ok(())
-        })
+        };
+        if spins { pace.run(once) } else { pace.run_asleep(once) }
     }
 }
 

@@ -88,11 +88,12 @@ struct FloorArguments {
     /// Look at the ring all the time instead of sleeping in it.
     #[arg(long)]
     spin: bool,
-    /// Compare with `probe disk` and `probe net` in turn, print whether the floor's p50 is at most theirs together plus 15 us, and end: exit code 0 for yes, 1 for no.
-    #[arg(long)]
+    /// Compare with `probe disk` and `probe net` in turn, print whether the floor's p50 is at most theirs together plus 15 us, and end: exit code 0 for yes, 1 for no. With a thread that
+    /// sleeps, as the probes' do: threads that spin would share one core.
+    #[arg(long, conflicts_with = "spin")]
     check: bool,
-    /// Rounds of the check, three seconds each.
-    #[arg(long, default_value_t = 3)]
+    /// Rounds of the check, a second each.
+    #[arg(long, default_value_t = 9)]
     rounds: usize,
     /// The check's result as one JSON object.
     #[arg(long)]

@@ -75,9 +75,11 @@ impl Server {
             for completion in completions.drain(..) {
                 self.take(completion);
             }
-            self.go_on();
+            self.begin_requests();
             self.state.storage.submit(&mut self.ring);
             self.send();
+            // Last, because the kernel works through the queue in its order, and a write is what somebody waits for.
+            self.receive();
         }
     }
 
@@ -130,10 +132,10 @@ impl Server {
         connection.is_over |= result <= 0;
     }
 
-    /// Every connection goes on as far as it can: requests are begun, and more is received.
-    fn go_on(&mut self) {
+    /// Every connection goes on with its requests as far as it can.
+    fn begin_requests(&mut self) {
         let Self { ring, connections, state, .. } = self;
-        connections.retain(|key, connection| {
+        for (_, connection) in connections {
             while !connection.is_over && connection.unsent.len() < UNSENT_BYTES_MAX {
                 let Some(request) = connection.next_request() else { break };
                 connection.begin(request, state, ring);
@@ -141,6 +143,13 @@ impl Server {
                     break;
                 }
             }
+        }
+    }
+
+    /// More is received for those that have room for it; those that are over go.
+    fn receive(&mut self) {
+        let Self { ring, connections, .. } = self;
+        connections.retain(|key, connection| {
             if connection.wants_bytes() {
                 connection.receive(RECEIVE | key as u64, ring);
             }
