@@ -94,7 +94,9 @@ pub fn probe(plan: &Plan) -> io::Result<()> {
     }
     println!("- this thread on core {}; the disk's interrupts on core {}", plan.core, machine::disk_interrupt_core());
     print_cases(&cases);
-    println!("\nDurable 4 KiB into written blocks, {RATE} a second, us: what an acknowledgement waits for.\n");
+    println!(
+        "\nDurable 4 KiB into written blocks, {RATE} a second, us (asleep: from waking; looking: from the scheduled time): what an acknowledgement waits for.\n"
+    );
     heading(&["the thread is", "p50", "p90", "p99", "p99.9"]);
     for (name, _, tally) in &acknowledgements {
         row(&[name.to_string(), tally.p50(), tally.quantile(0.9), tally.quantile(0.99), tally.quantile(0.999)]);

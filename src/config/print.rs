@@ -139,7 +139,7 @@ mod tests {
             "\nlog.flush.interval.messages\n    long; default 1; at least 1; can be altered on one broker or on all\n    Records after which"
         ));
         assert!(text.contains(
-            "\nnum.recovery.threads.per.data.dir\n    int; default 2; at least 1; can be altered on one broker or on all; NO EFFECT YET\n"
+            "\nnum.recovery.threads.per.data.dir\n    int; default 2; at least 1; can be altered on one broker or on all; NO EFFECT HERE\n"
         ));
         assert!(text.lines().skip(1).all(|line| line.len() <= WIDTH || line.split_whitespace().count() <= 2), "lines are wrapped");
     }

@@ -27,7 +27,7 @@ impl Origin {
     pub const INTERNAL: Origin = Origin::Coordinator { transaction_version: 0 };
 }
 
-/// The facts of a batch's header, in the words of the record format (semantics.md section 17). Copied out once, so that admission touches no bytes.
+/// The facts of a batch's header, in the words of the record format. Copied out once, so that admission touches no bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchInfo {
     /// As found in the bytes: 0 from a client, the true offset from a leader or a segment.
@@ -115,7 +115,7 @@ pub struct EndMarker {
 }
 
 impl EndMarker {
-    /// The marker in the bytes of a control batch; None if its record is of another type or gone. A control record is never compressed (semantics.md section 17): its key is a
+    /// The marker in the bytes of a control batch; None if its record is of another type or gone. A control record is never compressed: its key is a
     /// version and a type (0 abort, 1 commit), its value a version and the coordinator's epoch.
     pub fn decode(batch: &[u8]) -> Option<EndMarker> {
         let record = RecordIterator::new(batch.get(BATCH_HEADER_BYTES..)?, 1).next()?.ok()?;

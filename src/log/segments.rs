@@ -5,7 +5,7 @@
 use super::time_index::TimeEntry;
 use super::{BatchInfo, NO_TIMESTAMP};
 
-/// When a segment is full (semantics.md section 15). From the topic's settings.
+/// When a segment is full. From the topic's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RollRules {
     /// `segment.bytes`.

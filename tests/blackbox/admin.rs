@@ -1,4 +1,4 @@
-//! Topics and settings by hand: what the controller accepts, refuses and tells (semantics.md, section 11).
+//! Topics and settings by hand: what the controller accepts, refuses and tells.
 
 use corelane_wire::messages::alter_configs_request::{AlterConfigsResource as LegacyResource, AlterableConfig as LegacyConfig};
 use corelane_wire::messages::create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic};

@@ -1,4 +1,4 @@
-//! What compaction leaves of a log, on a broker that compacts all the time (semantics.md, section 15).
+//! What compaction leaves of a log, on a broker that compacts all the time.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The socket's rules: frames, headers, ApiVersions, order, and what closes a connection (semantics.md, section 1).
+//! The socket's rules: frames, headers, ApiVersions, order, and what closes a connection.
 
 use std::io::Write;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Groups of the consumer protocol by hand (KIP-848): heartbeats, epochs, reconciliation, and what operators see of it (semantics.md, section 7).
+//! Groups of the consumer protocol by hand (KIP-848): heartbeats, epochs, reconciliation, and what operators see of it.
 
 use corelane_wire::messages::consumer_group_heartbeat_request::TopicPartitions;
 use corelane_wire::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};

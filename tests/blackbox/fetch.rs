@@ -1,4 +1,4 @@
-//! Fetch: what comes back, how much of it, when, and with which error; sessions (semantics.md, section 3).
+//! Fetch: what comes back, how much of it, when, and with which error; sessions.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Classic consumer groups by hand: joining, leading, syncing, leaving, and offsets (semantics.md, section 6).
+//! Classic consumer groups by hand: joining, leading, syncing, leaving, and offsets.
 
 use std::time::Duration;
 

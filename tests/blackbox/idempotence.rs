@@ -1,4 +1,4 @@
-//! Idempotent producers: sequences, duplicates, epochs, and what the broker keeps of them (semantics.md, section 2, Idempotence).
+//! Idempotent producers: sequences, duplicates, epochs, and what the broker keeps of them.
 
 use corelane_wire::messages::describe_producers_request::TopicRequest;
 use corelane_wire::messages::{DescribeProducersRequest, InitProducerIdRequest};

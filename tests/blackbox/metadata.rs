@@ -1,4 +1,4 @@
-//! Metadata, DescribeCluster, DescribeTopicPartitions and FindCoordinator: who is there and who leads (semantics.md, section 5).
+//! Metadata, DescribeCluster, DescribeTopicPartitions and FindCoordinator: who is there and who leads.
 
 use corelane_wire::messages::describe_topic_partitions_request::{Cursor, TopicRequest};
 use corelane_wire::messages::metadata_request::MetadataRequestTopic;

@@ -1,4 +1,4 @@
-//! ListOffsets, OffsetForLeaderEpoch, DeleteRecords and DescribeLogDirs: what is where in a log (semantics.md, section 4).
+//! ListOffsets, OffsetForLeaderEpoch, DeleteRecords and DescribeLogDirs: what is where in a log.
 
 use corelane_wire::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use corelane_wire::messages::describe_log_dirs_request::DescribableLogDirTopic;

@@ -1,4 +1,4 @@
-//! Produce: which requests are taken, which batches, and what the answer says (semantics.md, section 2).
+//! Produce: which requests are taken, which batches, and what the answer says.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a log lets go of, and when: by time, by size, in which order, and what stays (semantics.md, section 15). On a broker that looks every moment.
+//! What a log lets go of, and when: by time, by size, in which order, and what stays. On a broker that looks every moment.
 
 use std::time::Duration;
 

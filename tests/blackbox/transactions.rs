@@ -1,4 +1,4 @@
-//! Transactions by hand, by both protocols: states and error codes, what readers of committed records see, fencing, markers, offsets (semantics.md, sections 2, 3, 4 and 8).
+//! Transactions by hand, by both protocols: states and error codes, what readers of committed records see, fencing, markers, offsets.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Record batches of format v2 (semantics.md, section 17), written and read by a few lines of the tests' own.
+//! Record batches of format v2, written and read by a few lines of the tests' own.
 //!
 //! Independent of the broker's codec on purpose: a mistake made there is not repeated here. And the writer can lie, field by field, where no proper client would.
 

@@ -7,10 +7,10 @@ pub(super) const ROWS: &[Setting] = settings! {
     "group.coordinator.rebalance.protocols": List = "classic,consumer,streams", ItemsOf(&["consumer", "classic", "share", "streams"], NotEmpty), ReadOnly, Works;
 
     /// Coordinator threads. Here groups are spread over the shards.
-    "group.coordinator.threads": Int = "4", AtLeast(1), ReadOnly, Later;
+    "group.coordinator.threads": Int = "4", AtLeast(1), ReadOnly, Ignored;
 
     /// Threads for regular expressions and offloaded assignments.
-    "group.coordinator.background.threads": Int = "2", AtLeast(1), ReadOnly, Later;
+    "group.coordinator.background.threads": Int = "2", AtLeast(1), ReadOnly, Ignored;
 
     /// How long the coordinator gathers records for one write; -1 adapts.
     "group.coordinator.append.linger.ms": Int = "-1", AtLeast(-1), ReadOnly, Later;

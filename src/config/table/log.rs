@@ -81,7 +81,7 @@ pub(super) const ROWS: &[Setting] = settings! {
     "log.preallocate": Boolean = "false", Any, Cluster, Later;
 
     /// Threads per data directory that load logs at the start and flush them at the end.
-    "num.recovery.threads.per.data.dir": Int = "2", AtLeast(1), Cluster, Later;
+    "num.recovery.threads.per.data.dir": Int = "2", AtLeast(1), Cluster, Ignored;
 
     /// Make an unknown topic when a client asks for its metadata and allows it.
     "auto.create.topics.enable": Boolean = "true", Any, ReadOnly, Works;

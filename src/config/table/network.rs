@@ -13,13 +13,13 @@ pub(super) const ROWS: &[Setting] = settings! {
     "max.decompressed.message.bytes": Int = "2147483639", Between(1, 2_147_483_639), Cluster, Works;
 
     /// Request threads. Here a shard is a core (`shards`), so this only stands for compatibility.
-    "num.io.threads": Int = "8", AtLeast(1), Cluster, Later;
+    "num.io.threads": Int = "8", AtLeast(1), Cluster, Ignored;
 
     /// Threads that move replicas between data directories.
-    "num.replica.alter.log.dirs.threads": Int = null, Any, ReadOnly, Later;
+    "num.replica.alter.log.dirs.threads": Int = null, Any, ReadOnly, Ignored;
 
     /// Upkeep threads.
-    "background.threads": Int = "10", AtLeast(1), Cluster, Later;
+    "background.threads": Int = "10", AtLeast(1), Cluster, Ignored;
 
     /// How long the broker waits for the answer to a request that it sends.
     "request.timeout.ms": Int = "30000", Any, ReadOnly, Later;
@@ -96,7 +96,7 @@ pub(super) const ROWS: &[Setting] = settings! {
     "max.connections.per.ip": Int = "2147483647", AtLeast(0), Cluster, Works;
 
     /// Exceptions to `max.connections.per.ip`: `host:count`, separated by commas.
-    "max.connections.per.ip.overrides": String = "", Any, Cluster, Later;
+    "max.connections.per.ip.overrides": String = "", Any, Cluster, Works;
 
     /// Connections to this broker; with a listener prefix, to that listener.
     "max.connections": Int = "2147483647", AtLeast(0), Cluster, Works;
@@ -111,7 +111,7 @@ pub(super) const ROWS: &[Setting] = settings! {
     "connection.failed.authentication.delay.ms": Int = "100", AtLeast(0), ReadOnly, Later;
 
     /// Requests waiting for a thread before connections are no longer read. Shards have no such queue.
-    "queued.max.requests": Int = "500", AtLeast(1), ReadOnly, Later;
+    "queued.max.requests": Int = "500", AtLeast(1), ReadOnly, Ignored;
 
     /// Memory of requests that are read but not answered, whole process; -1 is no limit but each connection's
     /// own.
@@ -119,7 +119,7 @@ pub(super) const ROWS: &[Setting] = settings! {
 
     /// Network threads per listener. Every shard serves its own connections, so this only stands for
     /// compatibility.
-    "num.network.threads": Int = "3", AtLeast(1), Cluster, Later;
+    "num.network.threads": Int = "3", AtLeast(1), Cluster, Ignored;
 };
 
 /// Not listed by DescribeConfigs until somebody sets them.

@@ -44,7 +44,7 @@ pub(super) const ROWS: &[Setting] = settings! {
     "add.partitions.to.txn.retry.backoff.max.ms": Int = "100", AtLeast(0), ReadOnly, Works;
 
     /// Pause between two such retries.
-    "add.partitions.to.txn.retry.backoff.ms": Int = "20", AtLeast(1), ReadOnly, Works;
+    "add.partitions.to.txn.retry.backoff.ms": Int = "20", AtLeast(1), ReadOnly, Ignored;
 };
 
 /// Not listed by DescribeConfigs until somebody sets them.
