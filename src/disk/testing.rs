@@ -127,8 +127,16 @@ impl FakePartition {
     pub async fn append_patiently(&self, count: i32, payload_bytes: usize) -> GroupSequence {
         match self.append(count, payload_bytes) {
             Err(JournalError::Full) => {
-                let room = self.journal.wait_for_room(payload_bytes + 100).await.expect("the journal works");
-                room.enter(|| self.append(count, payload_bytes)).expect("there is room now")
+                let mut room = self.journal.wait_for_room(payload_bytes + 100).await.expect("the journal works");
+                loop {
+                    // Placement may have taken what was there.
+                    match room.enter(|| self.append(count, payload_bytes)) {
+                        Err(JournalError::Full) => {
+                            room = self.journal.wait_longer(room, payload_bytes + 100).await.expect("the journal works");
+                        }
+                        result => return result.expect("the journal works"),
+                    }
+                }
             }
             result => result.expect("the journal works"),
         }

@@ -118,7 +118,11 @@ impl Environment {
         let mut waited = wait_unless_answered(self.journal.wait_for_room(size_bytes), bell, ask).await?;
         loop {
             let room = match waited {
-                Waited::Answer(appended) => return Ok(appended),
+                Waited::Answer(appended) => {
+                    // Who comes next in line may fit.
+                    self.journal.grant_room();
+                    return Ok(appended);
+                }
                 Waited::Room(room) => room,
             };
             let appended = room.enter(&append);

@@ -349,8 +349,8 @@ impl Journal {
         admitted
     }
 
-    /// Lets the first waiter in if its payload fits now. One at a time: the next comes when it has left.
-    fn grant_room(&self) {
+    /// Lets the first waiter in if its payload fits now. One at a time: the next comes when it has left. Who gives up waiting calls it for the next.
+    pub fn grant_room(&self) {
         let turn = {
             let mut state = self.state.borrow_mut();
             let Some(payload_bytes) = state.room_queue.next_in_line() else { return };

@@ -41,6 +41,17 @@ impl Journal {
         self.state.borrow().is_under_pressure()
     }
 
+    /// Whether somebody waits for room.
+    pub fn is_room_awaited(&self) -> bool {
+        self.state.borrow().room_queue.is_waiting()
+    }
+
+    /// Whether others wait for room, or may soon: what only fills the ring has to make way.
+    pub fn is_short_of_room(&self) -> bool {
+        let state = self.state.borrow();
+        state.room_queue.is_waiting() || state.ring.used_bytes() >= state.ring.capacity_bytes() / 2
+    }
+
     /// Durable changes that wait for placement, the oldest first.
     pub fn durable_work(&self) -> Vec<PlacementWork> {
         let state = self.state.borrow();

@@ -91,11 +91,10 @@ pub struct Placement {
     /// One round at a time.
     rounds: Budget,
     is_stopped: Cell<bool>,
-    /// Segment and block from which on the journal holds all bytes of a partition's log, be they appended or kept since the last checkpoint. A round before the next checkpoint,
-    /// after trouble say, has nothing more to keep there.
-    held_from: RefCell<HashMap<TopicIdPartition, (i64, u64)>>,
+    /// What the journal holds of partitions' logs in full. A round that finds a block there, after trouble say, has nothing more to keep.
+    held: RefCell<HashMap<TopicIdPartition, Held>>,
     last_kept: Cell<GroupSequence>,
-    /// Bytes of the ring's reserve that were used since the last checkpoint.
+    /// Bytes of the ring's reserve that no checkpoint has freed yet.
     upkeep_bytes: Cell<u64>,
     /// Entries that the last checkpoint tells of, and where its replay begins: where both have stayed, there is nothing to write down.
     entries_told: Cell<u64>,
@@ -105,11 +104,29 @@ pub struct Placement {
     statistics: Cell<PlacementStatistics>,
 }
 
+/// From where on the journal holds all bytes of a partition's log, be they appended or kept.
+#[derive(Clone, Copy)]
+struct Held {
+    /// Segment and block.
+    from: (i64, u64),
+    /// Up to where the files held the log then.
+    placed: PlacedEnd,
+    /// The group with what was kept of the first block, if anything had to be.
+    kept: Option<GroupSequence>,
+}
+
 /// A partition's part of a round.
 struct Job {
     work: PlacementWork,
     steps: Vec<Step>,
     end: PlacedEnd,
+}
+
+impl Held {
+    /// Together with what another round has found before the next checkpoint. The earlier end stands: a partition that moved on is looked at anew behind the checkpoint.
+    fn and(self, later: Held) -> Held {
+        Held { from: self.from.min(later.from), placed: self.placed, kept: self.kept.or(later.kept) }
+    }
 }
 
 impl Placement {
@@ -121,7 +138,7 @@ impl Placement {
             direct,
             rounds: Budget::new(1),
             is_stopped: Cell::new(false),
-            held_from: RefCell::default(),
+            held: RefCell::default(),
             last_kept: Cell::default(),
             upkeep_bytes: Cell::new(0),
             entries_told: Cell::new(0),
@@ -186,13 +203,15 @@ impl Placement {
             let (oldest, no_space) = (self.journal.replay_start().sequence, self.statistics().no_space);
             let result = self.place_now().await;
             let has_moved = self.journal.replay_start().sequence > oldest;
-            let has_failed = self.failure.borrow().is_some() && !has_moved;
+            let has_failed = self.failure.borrow().is_some();
             lacks_space = self.statistics().no_space > no_space;
-            let is_troubled = result.is_err() || lacks_space || has_failed;
-            if is_troubled {
+            if result.is_err() || lacks_space || has_failed && !has_moved {
                 self.give_up_if_hopeless();
                 rt::sleep(TROUBLE_DELAY).await;
-            } else if self.journal.is_under_pressure() && self.journal.replay_start().sequence == oldest {
+            } else if has_failed && !self.journal.is_room_awaited() {
+                // What waits for files that failed keeps the ring filled for good: rounds without a pause would move it in circles.
+                let _ = rt::timeout(TROUBLE_DELAY, self.journal.pressure().notified()).await;
+            } else if self.journal.is_under_pressure() && !has_moved {
                 rt::sleep(RETRY_DELAY).await;
             }
         }
@@ -222,7 +241,7 @@ impl Placement {
         let jobs = self.choose_jobs();
         let jobs = self.keep_prefixes(jobs).await?;
         self.in_parallel(jobs, Self::place).await;
-        if self.failure.borrow().is_some() && self.journal.is_under_pressure() {
+        if self.failure.borrow().is_some() && self.journal.is_short_of_room() {
             // What waits for files that failed must not keep the room from others.
             self.journal.carry_failed_forward();
         }
@@ -252,33 +271,56 @@ impl Placement {
 
     /// Extents whose first block's earlier bytes the journal does not hold yet.
     fn prefixes_to_keep<'a>(&self, job: &'a Job) -> impl Iterator<Item = &'a Extent> + use<'a> {
-        let held_from = self.held_from.borrow().get(&job.work.partition).copied();
-        let is_held = move |extent: &Extent| held_from.is_some_and(|from| from <= extent.first_block());
+        let held = self.held.borrow().get(&job.work.partition).copied();
+        let is_held = move |extent: &Extent| held.is_some_and(|held| held.from <= extent.first_block());
         extents(&job.steps).filter(move |extent| extent.prefix_bytes() > 0 && !is_held(extent))
     }
 
     /// Reads what the first block of each extent holds, and makes it durable in the journal before anything is rewritten. Returns the jobs that can go on.
     async fn keep_prefixes(&self, jobs: Vec<Job>) -> Result<Vec<Job>, JournalError> {
         let jobs = self.in_parallel(jobs, Self::read_prefixes).await;
-        for job in &jobs {
-            for extent in self.prefixes_to_keep(job) {
-                let header = EntryHeader::block_prefix(job.work.partition, extent.segment_base, extent.block_position() as u32);
-                let written = self.journal.append_upkeep(&header, &[&extent.prefix])?;
-                self.last_kept.set(written.sequence);
-                self.upkeep_bytes.set(self.upkeep_bytes.get() + UPKEEP_ENTRY_BYTES);
+        let mut ready = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            match self.keep_prefixes_of(&job) {
+                Ok(()) => ready.push(job),
+                // Not even the reserve has room. What needs none goes on, and makes some.
+                Err(JournalError::Full) => {}
+                Err(error) => return Err(error),
             }
-            self.note_held(job);
         }
         // Also what an earlier round has kept before it came to grief.
         self.journal.wait_durable(self.last_kept.get()).await?;
-        Ok(jobs)
+        Ok(ready)
     }
 
-    fn note_held(&self, job: &Job) {
-        let Some(first) = extents(&job.steps).map(Extent::first_block).min() else { return };
-        let mut held_from = self.held_from.borrow_mut();
-        let held = held_from.entry(job.work.partition).or_insert(first);
-        *held = first.min(*held);
+    fn keep_prefixes_of(&self, job: &Job) -> Result<(), JournalError> {
+        let mut kept = None;
+        for extent in self.prefixes_to_keep(job) {
+            let header = EntryHeader::block_prefix(job.work.partition, extent.segment_base, extent.block_position() as u32);
+            let written = self.journal.append_upkeep(&header, &[&extent.prefix])?;
+            kept.get_or_insert(written.sequence);
+            self.last_kept.set(written.sequence);
+            self.upkeep_bytes.set(self.upkeep_bytes.get() + UPKEEP_ENTRY_BYTES);
+        }
+        if let Some(from) = extents(&job.steps).map(Extent::first_block).min() {
+            let now = Held { from, placed: job.work.placed, kept };
+            self.held.borrow_mut().entry(job.work.partition).and_modify(|held| *held = held.and(now)).or_insert(now);
+        }
+        Ok(())
+    }
+
+    /// What a checkpoint whose replay begins at `start` leaves of what is held: where nothing was placed since, because the disk is full say, replay finds both what was kept and what was
+    /// appended behind it. Without this, every round in trouble would use up more of the reserve.
+    fn let_go_of_held(&self, start: GroupSequence) {
+        let mut kept_entries = 0;
+        self.held.borrow_mut().retain(|partition, held| {
+            let is_unplaced = self.journal.site(partition).is_some_and(|(_, placed, _)| placed == held.placed);
+            let is_replayed = held.kept.is_none_or(|kept| kept >= start);
+            let stays = is_unplaced && is_replayed;
+            kept_entries += u64::from(stays && held.kept.is_some());
+            stays
+        });
+        self.upkeep_bytes.set(kept_entries * UPKEEP_ENTRY_BYTES);
     }
 
     async fn read_prefixes(&self, mut job: Job) -> Option<Job> {
@@ -365,8 +407,7 @@ impl Placement {
             Err(CheckpointError::Journal(error)) => return Err(error),
         }
         *self.turn.borrow_mut() = CheckpointTurn { number: turn.number + 1, slot: turn.slot.other(), ..turn };
-        self.held_from.borrow_mut().clear();
-        self.upkeep_bytes.set(0);
+        self.let_go_of_held(start.sequence);
         self.journal.checkpointed(start);
         self.entries_told.set(entries);
         self.start_told.set(start.sequence);
