@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corelane_wire::Str;
 use corelane_wire::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use corelane_wire::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use corelane_wire::messages::{OffsetCommitRequest, OffsetFetchRequest};
-use harness::batch::{Batch, Codec, Record};
+use harness::batch::{Batch, Codec, Record, record};
 use harness::broker::{Broker, BrokerOptions};
 use harness::own_broker_cases;
 use harness::places::Target;
@@ -29,6 +29,7 @@ pub const CASES: &[OwnBrokerCase] = own_broker_cases![
     another_number_of_shards_finds_the_same,
     leader_epochs_rise_with_every_start,
     frozen_and_thawed_it_goes_on,
+    many_partitions_stop_in_time,
 ];
 
 const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -104,6 +105,32 @@ fn leader_epochs_rise_with_every_start() {
         broker.restart();
         assert!(epoch(&broker) > last, "epoch {} after {last}", epoch(&broker));
         last = epoch(&broker);
+    }
+}
+
+/// The aim is 10 s at 10,000 partitions, each with a record that has yet to be placed. `CORELANE_TEST_STOP_PARTITIONS` says how many; the bound allows for a machine that others use, and for a
+/// binary without optimization.
+fn many_partitions_stop_in_time() {
+    const PARTITIONS_PER_TOPIC: usize = 100;
+    let wanted = std::env::var("CORELANE_TEST_STOP_PARTITIONS").map_or(300, |count| count.parse::<usize>().expect("a number"));
+    let mut broker = Broker::start(BrokerOptions::default());
+    let mut connection = Connection::to(&broker);
+    let topics: Vec<String> = (0..wanted.div_ceil(PARTITIONS_PER_TOPIC)).map(|number| format!("many-{number}")).collect();
+    for topic in &topics {
+        connection.create_topic(topic, PARTITIONS_PER_TOPIC as i32);
+        for partition in 0..PARTITIONS_PER_TOPIC {
+            connection.append(topic, partition as i32, vec![record("key", "value")]);
+        }
+    }
+    let begun = Instant::now();
+    let ended = broker.terminate(STOP_LIMIT);
+    println!("stopped after {:?} with {} partitions", begun.elapsed(), topics.len() * PARTITIONS_PER_TOPIC);
+    assert_eq!(ended.code(), Some(stopped_code(&broker)), "{ended}");
+    broker.restart();
+    let mut connection = Connection::to(&broker);
+    for topic in &topics {
+        connection.wait_for_leaders(topic, PARTITIONS_PER_TOPIC as i32);
+        assert!((0..PARTITIONS_PER_TOPIC as i32).all(|partition| connection.end_offset(topic, partition) == 1), "{topic}");
     }
 }
 

@@ -52,10 +52,12 @@ fn main() -> ExitCode {
         if let Some(reason) = &reason {
             println!("{name} is not run: {reason}");
         }
-        trials.push(Trial::test(name, move || lead(seed, filesystem)).with_ignored_flag(reason.is_some()));
+        trials.push(Trial::test(name, move || lead(seed, &Manner { filesystem, ..Manner::default() })).with_ignored_flag(reason.is_some()));
     }
     let deletions = || Ok(deletions()?);
     trials.push(Trial::test("regressions::a_directory_goes_after_its_deletion_is_durable", deletions).with_ignored_flag(reason.is_some()));
+    let buffered = || lead(1, &Manner { refuses_direct_io: true, ..Manner::default() });
+    trials.push(Trial::test("life::seed_1_without_direct_io", buffered).with_ignored_flag(reason.is_some()));
     let flipped = || Ok(rounds::find_flipped_bit(1)?);
     trials.push(Trial::test("damage::a_flipped_bit_is_named", flipped).with_ignored_flag(reason.is_some()));
     for plant in plants::ALL {
@@ -92,9 +94,9 @@ fn deletions() -> Result<(), Broken> {
     live(1, CUTS_PER_LIFE, &Manner { cut_at_rename: Some("-delete"), ..Manner::default() }).map(drop)
 }
 
-fn lead(seed: u64, filesystem: Option<Filesystem>) -> Result<(), Failed> {
+fn lead(seed: u64, manner: &Manner) -> Result<(), Failed> {
     let begun = Instant::now();
-    let tally = live(seed, CUTS_PER_LIFE, &Manner { filesystem, ..Manner::default() })?;
+    let tally = live(seed, CUTS_PER_LIFE, manner)?;
     println!(
         "seed {seed}: {} cuts, {} records acknowledged and all there, {} changes in doubt, {:.1} s",
         tally.cuts,

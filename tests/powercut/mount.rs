@@ -100,6 +100,7 @@ struct State {
     random: Random,
     latency_us_max: u64,
     faults: Faults,
+    refuses_direct_io: bool,
     /// What files are called, for faults that look for them.
     names: std::collections::HashMap<NodeId, String>,
 }
@@ -147,6 +148,7 @@ impl Mounted {
             random: random.split(),
             latency_us_max,
             faults: Faults::default(),
+            refuses_direct_io: false,
             names: Default::default(),
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), bell: Condvar::new() });
@@ -193,6 +195,11 @@ impl Mounted {
     pub fn set_faults(&self, faults: Faults) {
         self.shared.lock().faults = faults;
         self.shared.bell.notify_all();
+    }
+
+    /// No file is opened with O_DIRECT from now on.
+    pub fn refuse_direct_io(&self) {
+        self.shared.lock().refuses_direct_io = true;
     }
 
     pub fn set_capacity(&self, capacity_bytes: u64) {
@@ -275,6 +282,11 @@ impl State {
             bell.notify_all();
         }
         self.power == Power::On
+    }
+
+    /// Whether a file is not opened with these flags.
+    fn refuses(&self, flags: i32) -> bool {
+        self.refuses_direct_io && flags & OFlags::DIRECT.bits() as i32 != 0
     }
 
     fn begin(&mut self, request: Durable, answer: Answer, bell: &Condvar) {
@@ -462,13 +474,19 @@ impl Filesystem for LyingFilesystem {
         reply.ok();
     }
 
-    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let _state = state_or_keep!(self, reply);
+    fn open(&self, _: &Request, _: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let state = state_or_keep!(self, reply);
+        if state.refuses(flags.0) {
+            return reply.error(Errno::EINVAL);
+        }
         reply.opened(FileHandle(0), opened());
     }
 
-    fn create(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
+    fn create(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, flags: i32, reply: ReplyCreate) {
         let mut state = state_or_keep!(self, reply);
+        if state.refuses(flags) {
+            return reply.error(Errno::EINVAL);
+        }
         let node = or_error!(state.disk.create_file(parent.0, &text(name)), reply);
         state.names.insert(node, text(name));
         count_or_keep!(self, state, reply);

@@ -71,6 +71,8 @@ pub struct Manner {
     pub is_long: bool,
     /// The power fails under this filesystem's blocks, and not under files and names of ours.
     pub filesystem: Option<Filesystem>,
+    /// The disk opens no file with O_DIRECT, so the broker has to do without.
+    pub refuses_direct_io: bool,
     /// The power fails at the first rename to a name that ends so, the disk is slow, and what survives of all that was not flushed is its names.
     pub cut_at_rename: Option<&'static str>,
 }
@@ -240,7 +242,7 @@ impl Life {
         let former_rules = self.former_rules.replace(rules);
         let mut disk = self.disk.take().expect("between two rounds the disk is here");
         disk.capacity_bytes = CAPACITY_BYTES;
-        let mounted = Mounted::mount(disk, &mount_point(&self.folder), random.split(), latency_us_max).expect("the disk can be mounted");
+        let mounted = self.mount(disk, random.split(), latency_us_max);
         let attached = self.attach();
         let outcome =
             attached.as_ref().map_or_else(|error| Err(error.clone()), |_| self.use_until_cut(&mounted, moment, trouble, &mut random));
@@ -257,8 +259,8 @@ impl Life {
 
     /// Starts once more, compares and ends as it should.
     fn stop_cleanly(&mut self) -> Result<(), Broken> {
-        let disk = self.disk.take().expect("after a round the disk is here");
-        let mounted = Mounted::mount(disk, &mount_point(&self.folder), self.random.split(), 0).expect("the disk can be mounted");
+        let (disk, random) = (self.disk.take().expect("after a round the disk is here"), self.random.split());
+        let mounted = self.mount(disk, random, 0);
         self.start(&mounted)?;
         self.verify()?;
         self.broker.terminate(wait::PATIENCE);
@@ -272,15 +274,28 @@ impl Life {
     fn last_check(mut self) -> Result<Tally, Broken> {
         let mut disk = self.disk.take().expect("after the last round the disk is here");
         disk.capacity_bytes = CAPACITY_BYTES;
-        let mounted = Mounted::mount(disk, &mount_point(&self.folder), self.random.split(), 0).expect("the disk can be mounted");
+        let random = self.random.split();
+        let mounted = self.mount(disk, random, 0);
         let attached = self.attach();
         let outcome = attached.as_ref().map_err(Broken::clone).and_then(|_| self.start(&mounted)).and_then(|_| self.verify());
+        let outcome = outcome.and_then(|()| match self.broker.log().contains("direct I/O does not work") {
+            warned if warned == self.manner.refuses_direct_io => Ok(()),
+            warned => Err(format!("a warning of direct I/O: {warned}")),
+        });
         if outcome.is_err() {
             self.keep();
         }
         self.broker.kill_while(|| mounted.let_go());
         drop(attached);
         outcome.map(|()| self.tally)
+    }
+
+    fn mount(&self, disk: Disk, random: Random, latency_us_max: u64) -> Mounted {
+        let mounted = Mounted::mount(disk, &mount_point(&self.folder), random, latency_us_max).expect("the disk can be mounted");
+        if self.manner.refuses_direct_io {
+            mounted.refuse_direct_io();
+        }
+        mounted
     }
 
     /// The filesystem over the disk, where there is one.
