@@ -55,7 +55,7 @@ pub enum Ended {
 pub struct Activity {
     /// When the last byte came or went.
     pub last: Cell<Instant>,
-    /// When the frame that is being read began.
+    /// When the frame that is being read began; absent while the client is not what is waited for.
     pub frame_since: Cell<Option<Instant>>,
     /// Requests under way.
     pub busy: Cell<usize>,
@@ -86,7 +86,6 @@ pub async fn serve(
             }
         }
     });
-    activity.frame_since.set((!unread.is_empty()).then(Instant::now));
     let mut reader = Reader {
         stream: &stream,
         buffer: BytesMut::from(unread),
@@ -249,8 +248,9 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// The next frame without its size, and its stages from its first byte on; `None` when the client has closed between two frames.
     async fn frame(&mut self) -> Result<Option<(Bytes, Stages)>, Ended> {
+        // A frame that has begun while the one before it was served has its whole time from now on: until now nobody read it.
+        self.activity.frame_since.set((!self.buffer.is_empty()).then(Instant::now));
         if self.buffer.is_empty() {
-            self.activity.frame_since.set(None);
             // A buffer that once held a large frame is not kept by an idle connection.
             if self.buffer.capacity() > FRAME_STEP_BYTES {
                 self.buffer = BytesMut::new();
@@ -274,7 +274,7 @@ impl Reader<'_> {
             }
         }
         let mut frame = self.buffer.split_to(total);
-        self.activity.frame_since.set(if self.buffer.is_empty() { None } else { Some(Instant::now()) });
+        self.activity.frame_since.set(None);
         stages.mark(Moment::FrameRead);
         Ok(Some((frame.split_off(4).freeze(), stages)))
     }

@@ -54,6 +54,16 @@ impl Connections {
         self.fewer.notify_all();
     }
 
+    /// Waits until one more may be served, following the settings meanwhile, or until nothing is accepted any more.
+    async fn room(&self, shard: &Shard, mut limits: Limits) -> Limits {
+        while self.total.get() >= limits.connections_max() && !self.stopped.get() {
+            // Not for ever: the limit may be raised meanwhile.
+            let _one_went = rt::timeout(LIMIT_CHECK_INTERVAL, self.fewer.notified()).await;
+            limits = limits.following(shard).await;
+        }
+        limits
+    }
+
     fn opened(&self, address: IpAddr, per_address_max: usize) -> bool {
         let mut by_address = self.by_address.borrow_mut();
         let count = by_address.entry(address).or_insert(0);
@@ -117,11 +127,7 @@ fn resolve(named: &[(String, i32)]) -> HashMap<IpAddr, usize> {
 pub async fn accept(shard: Rc<Shard>, listener: Listener, listener_index: usize, connections: Rc<Connections>) {
     let mut limits = Limits::of(shard.config()).await;
     while !connections.stopped.get() {
-        while connections.total.get() >= limits.connections_max() && !connections.stopped.get() {
-            // Not for ever: the limit may be raised meanwhile.
-            let _one_went = rt::timeout(LIMIT_CHECK_INTERVAL, connections.fewer.notified()).await;
-            limits = limits.following(&shard).await;
-        }
+        limits = connections.room(&shard, limits).await;
         let (descriptor, peer_address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -130,10 +136,11 @@ pub async fn accept(shard: Rc<Shard>, listener: Listener, listener_index: usize,
                 continue;
             }
         };
+        // Another listener may have given the last place away meanwhile: then this client waits here.
+        limits = connections.room(&shard, limits.following(&shard).await).await;
         if connections.stopped.get() {
             return;
         }
-        limits = limits.following(&shard).await;
         let address = peer_address.ip();
         if !connections.opened(address, limits.per_address_max(address)) {
             tracing::debug!(peer = %peer_address, "too many connections of this address: closed");

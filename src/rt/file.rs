@@ -457,7 +457,9 @@ pub fn space_blocking(path: impl Into<PathBuf>) -> Result<Space> {
     if !is_known {
         return Err(named(Operation::Space, path, io::Error::last_os_error()));
     }
-    Ok(Space { total_bytes: info.f_blocks * info.f_frsize, usable_bytes: info.f_bavail * info.f_frsize })
+    // One that counts no blocks (ramfs) cannot say when it is full.
+    let usable_bytes = if info.f_blocks == 0 { u64::MAX } else { info.f_bavail * info.f_frsize };
+    Ok(Space { total_bytes: info.f_blocks * info.f_frsize, usable_bytes })
 }
 
 impl FileError {

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
@@ -75,6 +75,15 @@ pub fn bind(address: SocketAddr, options: &ListenOptions) -> Result<TcpListener,
     Ok(socket.into())
 }
 
+/// An end of a TCP connection. A socket that takes both families shows IPv4 as a part of IPv6; here it is what the client dialled, and the same client on every listener.
+fn plain(address: &SockAddr) -> io::Result<SocketAddr> {
+    let address = address.as_socket().ok_or_else(|| io::Error::other("a TCP peer has an IP address"))?;
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => Ok(SocketAddr::from((ip, address.port()))),
+        IpAddr::V6(_) => Ok(address),
+    }
+}
+
 /// A listener that could not be had.
 #[derive(Debug)]
 pub struct BindError {
@@ -135,8 +144,7 @@ impl Listener {
 
     fn try_accept(&self) -> io::Result<(OwnedFd, SocketAddr)> {
         let (socket, address) = SockRef::from(&self.socket).accept4(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)?;
-        let address = address.as_socket().ok_or_else(|| io::Error::other("a TCP peer has an IP address"))?;
-        Ok((socket.into(), address))
+        Ok((socket.into(), plain(&address)?))
     }
 }
 
@@ -182,8 +190,7 @@ impl Stream {
         if let Some(bytes) = options.send_buffer_bytes {
             reference.set_send_buffer_size(bytes)?;
         }
-        let address = |address: SockAddr| address.as_socket().ok_or_else(|| io::Error::other("not an IP socket"));
-        let (local_address, peer_address) = (address(reference.local_addr()?)?, address(reference.peer_addr()?)?);
+        let (local_address, peer_address) = (plain(&reference.local_addr()?)?, plain(&reference.peer_addr()?)?);
         Ok(Self {
             socket: Rc::new(socket),
             local_address,

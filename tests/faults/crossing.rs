@@ -60,13 +60,14 @@ fn connections_are_held_where_they_are() {
 }
 
 /// None where there are not two cores to have a shard each, or the broker is not ours.
-fn start(may_move: bool) -> Option<Broker> {
+pub fn start(may_move: bool) -> Option<Broker> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let options = BrokerOptions::default().set("shards", 2).set("log.level", "debug").set("connection.move.enable", may_move);
     (cores > 1 && options.target == harness::places::Target::Corelane).then(|| Broker::start(options))
 }
 
-fn moves(broker: &Broker) -> usize {
+/// How many connections have moved.
+pub fn moves(broker: &Broker) -> usize {
     broker.log().matches("the connection moves to the shard of its partitions").count()
 }
 
@@ -82,7 +83,8 @@ fn send_from_two_connections(broker: &Broker, topic: &str, partition_of: impl Fn
     })
 }
 
-fn send(mut connection: Connection, topic: &str, writer: &str, partition_of: impl Fn(usize) -> i32) -> usize {
+/// Sends for a while, with several requests on their way, and checks that every answer comes in its turn. The number of records.
+pub fn send(mut connection: Connection, topic: &str, writer: &str, partition_of: impl Fn(usize) -> i32) -> usize {
     let (begun, mut sent, mut on_their_way) = (Instant::now(), 0, VecDeque::new());
     let mut last_offsets = vec![-1; PARTITIONS as usize];
     loop {

@@ -1,7 +1,5 @@
 //! Starting: what keeps a broker from it is said in words, and one that started is soon ready and then at rest.
 
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +13,8 @@ use harness::raw::{Connection, code};
 use harness::suite::OwnBrokerCase;
 use harness::wait;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::process::{Process, corelane, run};
 
 pub const CASES: &[OwnBrokerCase] = own_broker_cases![
     second_broker_on_the_port_names_the_address,
@@ -35,17 +35,17 @@ const CANNOT_START: i32 = 78;
 fn second_broker_on_the_port_names_the_address() {
     let first = Broker::start(BrokerOptions::default());
     let folder = tempfile::tempdir_in(places::scratch()).expect("a folder");
-    let second = corelane(folder.path(), &["--data-dir", "data", "--set", &format!("listeners=PLAINTEXT://{}", first.address())]);
+    let second = run(corelane(folder.path(), &["--data-dir", "data", "--set", &format!("listeners=PLAINTEXT://{}", first.address())]));
     assert!(!second.status.success());
-    assert!(said(&second).contains(&first.address().to_string()), "{}", said(&second));
+    assert!(second.said.contains(&first.address().to_string()), "{}", second.said);
 }
 
 fn second_broker_on_the_data_is_refused() {
     let first = Broker::start(BrokerOptions::default());
     let data = first.data().to_str().expect("a path in UTF-8");
-    let second = corelane(first.data(), &["--data-dir", data, "--set", &format!("listeners=PLAINTEXT://127.0.0.1:{}", free_port())]);
-    assert_eq!(second.status.code(), Some(CANNOT_START), "{}", said(&second));
-    assert!(said(&second).contains(data), "{}", said(&second));
+    let second = run(corelane(first.data(), &["--data-dir", data, "--set", &format!("listeners=PLAINTEXT://127.0.0.1:{}", free_port())]));
+    assert_eq!(second.status.code(), Some(CANNOT_START), "{}", second.said);
+    assert!(second.said.contains(data), "{}", second.said);
     assert_eq!(Connection::to(&first).metadata(9, &[]).brokers.len(), 1, "the first goes on");
 }
 
@@ -54,9 +54,9 @@ fn wrong_settings_are_named() {
     for (key, value) in
         [("num.partitions", "many"), ("num.partitions", "0"), ("listeners", "PLAINTEXT://127.0.0.1"), ("log.segment.bytes", "1")]
     {
-        let refused = corelane(folder.path(), &["--data-dir", "data", "--set", &format!("{key}={value}")]);
+        let refused = run(corelane(folder.path(), &["--data-dir", "data", "--set", &format!("{key}={value}")]));
         assert!(!refused.status.success(), "{key}={value} was taken");
-        assert!(said(&refused).contains(key) && said(&refused).contains(value), "{key}={value}: {}", said(&refused));
+        assert!(refused.said.contains(key) && refused.said.contains(value), "{key}={value}: {}", refused.said);
         assert!(!folder.path().join("data").exists(), "{key}={value}: nothing is written");
     }
 }
@@ -81,26 +81,23 @@ fn properties_of_a_kafka_node_work_unchanged() {
     );
     let file = folder.path().join("server.properties");
     std::fs::write(&file, properties).expect("a file");
-    let mut process = spawn(folder.path(), &["--config", file.to_str().expect("a path in UTF-8")]);
+    let mut process = Process::start(corelane(folder.path(), &["--config", file.to_str().expect("a path in UTF-8")]));
     let mut connection = wait::until("the broker", wait::PATIENCE, || {
-        if let Some(ended) = process.try_wait().expect("a child of ours can be awaited") {
+        if let Some(ended) = process.ended() {
             panic!("it ended with {ended}");
         }
         Connection::open(([127, 0, 0, 1], port).into()).ok()
     });
     let brokers = connection.metadata(9, &[]).brokers;
     assert_eq!((brokers[0].node_id, brokers[0].port), (7, i32::from(port)));
-    process.kill().and_then(|()| process.wait()).expect("a child of ours can be ended");
 }
 
 fn exits_when_ready_if_asked() {
     let folder = tempfile::tempdir_in(places::scratch()).expect("a folder");
-    let output = corelane(
-        folder.path(),
-        &["--data-dir", "data", "--exit-when-ready", "--set", &format!("listeners=PLAINTEXT://127.0.0.1:{}", free_port())],
-    );
-    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-    assert!(said(&output).contains("ready"), "{}", said(&output));
+    let listeners = format!("listeners=PLAINTEXT://127.0.0.1:{}", free_port());
+    let ended = run(corelane(folder.path(), &["--data-dir", "data", "--exit-when-ready", "--set", &listeners]));
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.said);
+    assert!(ended.said.contains("ready"), "{}", ended.said);
 }
 
 /// The aim is 1 s for the first start, which makes the journals, and 100 ms for any other; the bound allows for a machine that others use.
@@ -129,7 +126,6 @@ fn at_rest_when_idle() {
     assert!(broker.resident_bytes() < 160 << 20, "{} MiB resident", broker.resident_bytes() >> 20);
 }
 
-/// The aim is 200 MB for 10,000; a tenth of both here, so that an ordinary limit of open files is enough.
 /// The first who asks for a coordinator, or for a topic that is not there, has it made.
 fn what_is_made_on_demand_is_told_when_it_is_there() {
     let broker = Broker::start(BrokerOptions::default());
@@ -161,24 +157,4 @@ fn many_idle_connections_cost_little() {
     thread::sleep(Duration::from_secs(3));
     let share = (broker.cpu_time() - cpu).as_secs_f64() / 3.0;
     assert!(share < 0.1, "{:.2} % of a core for connections that say nothing", share * 100.0);
-}
-
-/// Runs the broker until it ends by itself.
-fn corelane(folder: &Path, arguments: &[&str]) -> Output {
-    let mut process = spawn(folder, arguments);
-    wait::until("the broker to end by itself", wait::PATIENCE, || process.try_wait().expect("a child of ours can be awaited"));
-    process.wait_with_output().expect("its output")
-}
-
-fn spawn(folder: &Path, arguments: &[&str]) -> std::process::Child {
-    let mut command = Command::new(places::corelane_binary());
-    for name in ["CORELANE_BINARY", "CORELANE_TEST_DIR", "CORELANE_TEST_KAFKA", "CORELANE_TEST_TOOLS", "CORELANE_TEST_AGAINST"] {
-        command.env_remove(name);
-    }
-    command.args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.spawn().expect("the broker's binary can be started")
-}
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }

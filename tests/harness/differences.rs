@@ -23,7 +23,7 @@ pub struct Difference {
 struct File {
     /// By the name that tests ask for.
     difference: BTreeMap<String, Difference>,
-    /// Cases that one of the two brokers does not run, by `suite::case`: `kafka` or `corelane`, and why.
+    /// Cases that one of the two brokers does not run, by `suite::case`, or all of a `suite`: `kafka` or `corelane`, and why.
     #[serde(default)]
     not_run: BTreeMap<String, NotRun>,
 }
@@ -51,7 +51,8 @@ pub fn expected_of_all() -> serde_json::Value {
 
 /// The reason why this case is not run against the broker at hand, if there is one.
 pub fn not_run(case: &str) -> Option<&'static str> {
-    let entry = file().not_run.get(case)?;
+    let suite = case.rsplit_once("::").map_or(case, |(suite, _)| suite);
+    let entry = file().not_run.get(case).or_else(|| file().not_run.get(suite))?;
     let concerned = match entry.against.as_str() {
         "kafka" => Target::Kafka,
         "corelane" => Target::Corelane,

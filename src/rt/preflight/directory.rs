@@ -221,7 +221,9 @@ fn filesystem_of(directory: &Path) -> Result<(String, u64), Problem> {
     if unsafe { libc::statfs(name.as_ptr(), &mut info) } != 0 {
         return Err(cannot("ask the filesystem of", directory, &io::Error::last_os_error()));
     }
-    Ok((filesystem_name(info.f_type as i64), info.f_bavail * info.f_bsize as u64))
+    // One that counts no blocks (ramfs) cannot say how much room there is.
+    let free_bytes = if info.f_blocks == 0 { u64::MAX } else { info.f_bavail * info.f_bsize as u64 };
+    Ok((filesystem_name(info.f_type as i64), free_bytes))
 }
 
 /// By statfs(2). ext2, ext3 and ext4 share a number.

@@ -1,0 +1,226 @@
+//! The bounds of connections: how many there may be, how long one may be idle or leave a frame unfinished, how much it may have under way. Who meets one waits or goes; all others go on.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use corelane_wire::ErrorCode;
+use corelane_wire::messages::{ApiVersionsRequest, FetchRequest, ProduceRequest};
+use harness::batch::{Batch, record};
+use harness::broker::{Broker, BrokerOptions, free_port};
+use harness::own_broker_cases;
+use harness::raw::{Connection, code, fetch_request, frame_of, produce_request};
+use harness::suite::OwnBrokerCase;
+use harness::wait;
+
+use crate::process::Process;
+
+pub const CASES: &[OwnBrokerCase] = own_broker_cases![
+    beyond_max_connections_clients_wait_for_their_turn,
+    listeners_share_max_connections,
+    idle_connections_are_closed,
+    a_frame_that_is_not_completed_ends_its_connection,
+    a_frame_that_waits_behind_another_is_not_late,
+    bytes_under_way_are_bounded,
+    requests_under_way_are_bounded,
+    many_bad_clients_leave_few_lines,
+];
+
+/// Long enough to see that nothing happens.
+const A_WHILE: Duration = Duration::from_millis(500);
+
+fn beyond_max_connections_clients_wait_for_their_turn() {
+    const MAX: usize = 3;
+    let broker = Broker::start(BrokerOptions::default().set("max.connections", MAX));
+    let mut served: Vec<Connection> = (0..MAX).map(|_| open_and_served(broker.address())).collect();
+    let (mut late, asked) = ask(broker.address());
+    late.assert_silent(A_WHILE);
+    for connection in &mut served {
+        connection.call(0, &ApiVersionsRequest::default());
+    }
+    drop(served.pop());
+    late.receive::<ApiVersionsRequest>(0, asked).expect("an answer when there is room");
+    let (mut later, asked) = ask(broker.address());
+    later.assert_silent(A_WHILE);
+    drop(late);
+    later.receive::<ApiVersionsRequest>(0, asked).expect("an answer when there is room");
+}
+
+/// Two listeners wait for clients at the same time: the last place is given away once.
+fn listeners_share_max_connections() {
+    let [one, other] = [free_port(), free_port()].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let _broker = Process::with_settings(&[
+        &format!("listeners=ONE://{one},OTHER://{other}"),
+        "listener.security.protocol.map=ONE:PLAINTEXT,OTHER:PLAINTEXT",
+        "inter.broker.listener.name=ONE",
+        "max.connections=1",
+    ]);
+    let mut served = open_and_served(one);
+    let (mut late, asked) = ask(other);
+    late.assert_silent(A_WHILE);
+    served.call(0, &ApiVersionsRequest::default());
+    drop(served);
+    late.receive::<ApiVersionsRequest>(0, asked).expect("an answer when there is room");
+}
+
+/// Who says something now and then stays, and so does who waits for an answer.
+fn idle_connections_are_closed() {
+    const IDLE_MAX: Duration = Duration::from_millis(1500);
+    let broker = Broker::start(BrokerOptions::default().set("connections.max.idle.ms", IDLE_MAX.as_millis()));
+    let (mut idle, mut active, mut waiting) = (Connection::to(&broker), Connection::to(&broker), Connection::to(&broker));
+    active.create_topic("idle", 1);
+    idle.call(0, &ApiVersionsRequest::default());
+    let begun = Instant::now();
+    let mut parked = fetch_request(&[("idle", 0, 0)]);
+    parked.max_wait_ms = 3 * IDLE_MAX.as_millis() as i32;
+    let parked = waiting.send(11, &parked).expect("the connection lives");
+    std::thread::scope(|scope| {
+        let closing = scope.spawn(|| {
+            idle.assert_closed("idle for too long");
+            begun.elapsed()
+        });
+        while !closing.is_finished() || begun.elapsed() < 2 * IDLE_MAX {
+            active.call(0, &ApiVersionsRequest::default());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let idle_for = closing.join().expect("closed");
+        assert!(idle_for >= IDLE_MAX, "closed after {idle_for:?}");
+    });
+    waiting.receive::<FetchRequest>(11, parked).expect("who waits for an answer is not idle");
+}
+
+/// Not even if a byte of it comes now and then.
+fn a_frame_that_is_not_completed_ends_its_connection() {
+    const FRAME_MAX: Duration = Duration::from_millis(1500);
+    let broker = Broker::start(BrokerOptions::default().set("connection.frame.timeout.ms", FRAME_MAX.as_millis()));
+    let (mut quiet, mut active) = (Connection::to(&broker), Connection::to(&broker));
+    let frame = frame_of(0, 1, None, &ApiVersionsRequest::default());
+    let (mut broken_off, mut size_only, mut dripping) = (Connection::to(&broker), Connection::to(&broker), Connection::to(&broker));
+    let begun = Instant::now();
+    broken_off.send_bytes(&frame[..frame.len() - 1]);
+    size_only.send_bytes(&frame[..2]);
+    dripping.send_bytes(&[0, 0, 1, 0]);
+    std::thread::scope(|scope| {
+        let closing = scope.spawn(|| {
+            broken_off.assert_closed("a frame without its last byte");
+            size_only.assert_closed("half a size");
+            begun.elapsed()
+        });
+        while !closing.is_finished() || begun.elapsed() < 2 * FRAME_MAX {
+            dripping.send_bytes(&[0]);
+            active.call(0, &ApiVersionsRequest::default());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let open_for = closing.join().expect("closed");
+        assert!(open_for >= FRAME_MAX, "closed after {open_for:?}");
+    });
+    dripping.assert_closed("a byte now and then");
+    // Between two frames there is no frame to complete.
+    quiet.call(0, &ApiVersionsRequest::default());
+}
+
+/// A client may send its next request while an earlier one waits for its answer, for longer than a frame may take: nobody reads it yet.
+fn a_frame_that_waits_behind_another_is_not_late() {
+    let broker = Broker::start(BrokerOptions::default().set("connection.frame.timeout.ms", 1_000));
+    let mut connection = Connection::to(&broker);
+    connection.create_topic("behind", 1);
+    let mut parked = fetch_request(&[("behind", 0, 0)]);
+    parked.max_wait_ms = 4_000;
+    let mut frames = frame_of(11, 1_001, None, &parked);
+    frames.extend(frame_of(0, 1_002, None, &ApiVersionsRequest::default()));
+    connection.send_bytes(&frames);
+    connection.receive::<FetchRequest>(11, 1_001).expect("the parked request is answered");
+    connection.receive::<ApiVersionsRequest>(0, 1_002).expect("and so is the one behind it");
+}
+
+fn bytes_under_way_are_bounded() {
+    let options = BrokerOptions::default().set("connection.queued.bytes.max", 65_536);
+    // Two of 30,000 bytes fit beside the fetch, a third does not.
+    only_so_many_are_taken(options, 30_000, 2);
+}
+
+fn requests_under_way_are_bounded() {
+    let options = BrokerOptions::default().set("connection.produce.inflight.max", 5);
+    // The fetch is the fifth.
+    only_so_many_are_taken(options, 10, 4);
+}
+
+/// A client does not read the answer to a large fetch, so nothing that it sends behind it can be answered: `taken` produce requests of `value_bytes` each begin, the rest is not read. When it
+/// reads again everything is answered, in order.
+fn only_so_many_are_taken(options: BrokerOptions, value_bytes: usize, taken: i64) {
+    const REQUESTS: usize = 6;
+    let broker = Broker::start(options.set("socket.send.buffer.bytes", 65_536).set("connection.move.enable", false));
+    let mut other = Connection::to(&broker);
+    other.create_topic("large", 1);
+    other.create_topic("queued", 1);
+    for _ in 0..40 {
+        other.append("large", 0, vec![record("key", vec![7; 800_000])]);
+    }
+    let mut lazy = Connection::to(&broker);
+    let mut fetch = fetch_request(&[("large", 0, 0)]);
+    fetch.topics[0].partitions[0].partition_max_bytes = i32::MAX;
+    fetch.max_bytes = i32::MAX;
+    let fetched = lazy.send(11, &fetch).expect("the connection lives");
+    let batch = Batch::of(vec![record("key", vec![1; value_bytes])]).encode();
+    let sent: Vec<i32> =
+        (0..REQUESTS).map(|_| lazy.send(9, &produce_request("queued", 0, -1, batch.clone())).expect("the socket takes it")).collect();
+
+    wait::until("the first requests to be taken", wait::PATIENCE, || (other.end_offset("queued", 0) >= taken).then_some(()));
+    let watched = Instant::now();
+    while watched.elapsed() < A_WHILE {
+        assert_eq!(other.end_offset("queued", 0), taken, "more requests were taken than the bound allows");
+    }
+    lazy.receive::<FetchRequest>(11, fetched).expect("the answer to the fetch");
+    for (offset, correlation_id) in sent.into_iter().enumerate() {
+        let answer = lazy.receive::<ProduceRequest>(9, correlation_id).expect("an answer in its turn");
+        let answer = &answer.responses[0].partition_responses[0];
+        assert_eq!((code(answer.error_code), answer.base_offset), (ErrorCode::None, offset as i64));
+    }
+}
+
+/// Each bad client is told of with its address or counted; the lines of a second are few.
+fn many_bad_clients_leave_few_lines() {
+    const CLIENTS: usize = 400;
+    let broker = Broker::start(BrokerOptions::default());
+    let mut good = Connection::to(&broker);
+    let begun = Instant::now();
+    let mut addresses = Vec::new();
+    for number in 0..CLIENTS {
+        let mut bad = Connection::to(&broker);
+        addresses.push(bad.stream().local_addr().expect("a connected socket").to_string());
+        // Garbage text, a negative size, an API that nobody knows.
+        let garbage: &[u8] =
+            [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 8], &[0, 0, 0, 10, 0x7f, 0xff, 0, 0, 0, 0, 0, 1, 0xff, 0xff]][number % 3];
+        bad.send_bytes(garbage);
+        bad.assert_closed("garbage");
+        good.call(0, &ApiVersionsRequest::default());
+    }
+    let number_behind = |line: &str| line.split("suppressed=").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<usize>().ok());
+    let (told, lines) = wait::until("every bad client to be told of or counted", wait::PATIENCE, || {
+        let log = broker.log();
+        let told: Vec<String> = log.lines().filter(|line| line.contains(" closed: ")).map(str::to_owned).collect();
+        let counts: Vec<usize> = log.lines().filter_map(number_behind).collect();
+        (told.len() + counts.iter().sum::<usize>() == CLIENTS).then_some((told.clone(), told.len() + counts.len()))
+    });
+    // Five a second of each shard, and one that counts the rest.
+    let seconds = begun.elapsed().as_secs() as usize + 2;
+    let shards = std::thread::available_parallelism().map_or(1, usize::from);
+    assert!(lines <= 6 * seconds * shards, "{lines} lines in {seconds} s of {shards} shards");
+    for line in &told {
+        assert!(addresses.iter().any(|address| line.contains(&format!("peer={address}"))), "no client's address: {line}");
+    }
+    println!("{CLIENTS} bad clients in {:?}: {lines} lines", begun.elapsed());
+}
+
+/// A connection that is served, once those before it have gone.
+fn open_and_served(address: SocketAddr) -> Connection {
+    let (mut connection, asked) = ask(address);
+    connection.receive::<ApiVersionsRequest>(0, asked).expect("an answer");
+    connection
+}
+
+/// A connection that has asked for something; the request's correlation id.
+fn ask(address: SocketAddr) -> (Connection, i32) {
+    let mut connection = Connection::open(address).expect("the kernel accepts");
+    let asked = connection.send(0, &ApiVersionsRequest::default()).expect("the kernel takes it");
+    (connection, asked)
+}
