@@ -126,7 +126,7 @@ impl Partition {
     fn cleaning_due(&self, now_ms: i64) -> Option<Choice> {
         let rules = self.keeping.get().compaction;
         let is_held = self.is_deleted.get() || self.failure.borrow().is_some() || now_ms < self.cleaning.not_before_ms.get();
-        if !rules.compacts || is_held || self.moving.borrow().is_some() {
+        if !rules.compacts || is_held || self.cleaning.is_held.get() {
             return None;
         }
         let log = self.log.borrow();

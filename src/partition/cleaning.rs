@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::hash::RandomState;
+use std::path::Path;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -37,11 +38,13 @@ pub(super) struct CleaningState {
     pub cleaned_to: Cell<Option<i64>>,
     /// A round has failed: no other is tried before this time.
     pub not_before_ms: Cell<i64>,
+    /// The partition's files are on their way to another data directory: no round begins.
+    pub is_held: Cell<bool>,
 }
 
 impl CleaningState {
     pub fn new(cleaned_to: Option<i64>) -> Self {
-        Self { cleaned_to: Cell::new(cleaned_to), not_before_ms: Cell::new(i64::MIN) }
+        Self { cleaned_to: Cell::new(cleaned_to), not_before_ms: Cell::new(i64::MIN), is_held: Cell::new(false) }
     }
 }
 
@@ -182,6 +185,10 @@ impl Partition {
         Ok(())
     }
 
+    fn may_be_compacted(&self) -> bool {
+        !self.is_deleted.get() && !self.environment.is_stopping.get()
+    }
+
     /// The last offset of each key in the part that has not been compacted, as far as the map takes it.
     async fn note_keys(&self, choice: &Choice, options: &CleanerOptions, pace: &mut Pace) -> Result<OffsetMap> {
         let records_max = usize::try_from(choice.first_uncleanable - choice.first_dirty).unwrap_or(usize::MAX);
@@ -254,7 +261,8 @@ impl Partition {
         let interval_bytes = self.log.borrow().rules().index_interval_bytes;
         let last = group.last().expect("a group has a segment");
         let direct = self.environment.reader.is_direct();
-        let mut cleaned = CompactedSegment::begin(self.directory(), group[0].base_offset, last.created_ms, interval_bytes, direct).await?;
+        let directory = self.directory();
+        let mut cleaned = CompactedSegment::begin(directory.clone(), group[0].base_offset, last.created_ms, interval_bytes, direct).await?;
         for book in group {
             let end = self.log.borrow().segments().end_offset(book.base_offset, first_uncleanable);
             transactions.add(&self.aborted_between(book.base_offset, end).await?);
@@ -265,11 +273,11 @@ impl Partition {
         }
         let finished = cleaned.finish(self.modified_ms(last.base_offset).await).await;
         if finished.is_err() {
-            let (directory, base_offset) = (self.directory().to_path_buf(), group[0].base_offset);
-            rt::blocking(move || discard_unfinished_blocking(&directory, base_offset)).await;
+            let (path, base_offset) = (directory.to_path_buf(), group[0].base_offset);
+            rt::blocking(move || discard_unfinished_blocking(&path, base_offset)).await;
         }
         let book = finished?;
-        self.swap(group, book).await?;
+        self.swap(group, book, &directory).await?;
         Ok(book)
     }
 
@@ -305,15 +313,15 @@ impl Partition {
             let left = filter.rewrite(&batch, &header, &retention, &kept).map_err(|error| damaged(&info, error))?;
             if let Some(left) = left {
                 let info = BatchInfo::decode(&left).expect("a batch of our own has a sound header");
-                pace.spend(left.len()).await;
+                pace.spend(left.len(), || self.may_be_compacted()).await;
                 cleaned.append(&info, left).await?;
             }
         }
         Ok(())
     }
 
-    /// The new segment takes the place of the group's, if that is still the log's.
-    async fn swap(&self, group: &[SegmentBook], book: SegmentBook) -> Result<()> {
+    /// The new segment, written into `directory`, takes the place of the group's, if that is still the log's and still there.
+    async fn swap(&self, group: &[SegmentBook], book: SegmentBook, directory: &Path) -> Result<()> {
         let _turn = self.upkeep.turn.acquire(1).await;
         let replaced = {
             let log = self.log.borrow();
@@ -323,7 +331,7 @@ impl Partition {
         let is_wanted = || {
             let log = self.log.borrow();
             let still_there = group.iter().all(|book| log.segments().get(book.base_offset) == Some(book));
-            still_there && !self.is_deleted.get() && !self.environment.is_stopping.get() && replaced.end > replaced.start
+            still_there && *self.directory() == *directory && self.may_be_compacted() && replaced.end > replaced.start
         };
         let switch = || {
             self.log.borrow_mut().segments_mut().replace(replaced.end, book);
@@ -332,8 +340,8 @@ impl Partition {
             self.environment.reader.begin_swap(&self.id, book.base_offset);
         };
         let header = EntryHeader::swap(self.id, replaced.start, replaced.end);
-        let directory = self.directory().to_path_buf();
         let appended = self.environment.append_entry_if(header, &encode_segment(&book), is_wanted, switch).await?;
+        let directory = directory.to_path_buf();
         let Some(sequence) = appended else {
             rt::blocking(move || discard_swap_blocking(&directory, book.base_offset)).await;
             return Err(CleaningError::Stopped);
@@ -374,11 +382,11 @@ impl BatchWalk {
         let mut wanted = BATCH_HEADER_BYTES as u32;
         loop {
             if self.window.len() < wanted as usize {
-                if partition.is_deleted.get() || partition.environment.is_stopping.get() {
+                if !partition.may_be_compacted() {
                     return Err(CleaningError::Stopped);
                 }
                 self.window = partition.environment.reader.read(&self.view, self.position, wanted.max(READ_BYTES)).await?;
-                pace.spend(self.window.len()).await;
+                pace.spend(self.window.len(), || partition.may_be_compacted()).await;
             }
             let info = BatchInfo::decode(&self.window).filter(|_| self.window.len() >= wanted as usize);
             let info = info.ok_or_else(|| ReadError::Damaged {

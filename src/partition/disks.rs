@@ -17,7 +17,7 @@ use crate::rt;
 use crate::rt::sync::Notify;
 
 /// Room that is left to coordinators, metadata, indexes and checkpoints, beside what the journal still has to place.
-const RESERVE_BYTES: u64 = 8 << 20;
+pub(super) const RESERVE_BYTES: u64 = 8 << 20;
 /// With less than this it is looked at more often.
 const SCARCE_BYTES: u64 = 2 << 30;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);

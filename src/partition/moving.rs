@@ -6,7 +6,8 @@
 //!
 //! The order makes a crash harmless: the copy is flushed, the journal's `Moved` entry is durable, and from then on the new place counts; the future directory gets its name, the
 //! partition goes on there, and only then the old directory is put aside. A start that finds the entry does what is left of that (disk::recovery::moves); one that finds a future
-//! directory alone begins the copy anew. One move at a time on each shard. Compaction lets a log in peace that moves, because it would exchange what has been copied.
+//! directory alone begins the copy anew. So a move that is not wanted any more loses its future directory before anybody is told so, and one whose entry is in the journal is never undone.
+//! One move at a time on each shard. Compaction lets a log in peace whose turn it is, because it would exchange what has been copied.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::disks::RESERVE_BYTES;
 use super::pace::Pace;
 use super::partitions::Partitions;
 use super::{Partition, Site};
@@ -33,16 +35,18 @@ use crate::rt::file::{
     Durability, File, FileError, FileErrorCause, OpenMode, Operation, list_directory_blocking, rename_blocking, sync_directory,
     sync_directory_blocking,
 };
-use crate::rt::sync::Notify;
+use crate::rt::sync::{Budget, Notify};
 
 /// Bytes read and written at once, fewer where the rate is low.
 const SLICE_BYTES_MAX: u64 = 1 << 20;
 const SLICE_BYTES_MIN: u64 = 64 << 10;
-/// With no more than this left, placement is held for the rest.
-const REST_BYTES: u64 = 1 << 20;
-/// Passes over what has been placed meanwhile, before placement is held whatever is left.
-const PASSES_MAX: u32 = 20;
-/// A ring that has no room for the entry has it soon.
+/// With no more than this left, placement is to be held for the rest.
+const REST_BYTES: u64 = 8 << 20;
+/// The round of placement that ends first may add to it. With more than this the copy goes on beside placement: nobody waits for gigabytes.
+const REST_BYTES_MAX: u64 = 64 << 20;
+/// Segments whose indexes are copied while placement is held.
+const REST_SEGMENTS_MAX: usize = 8;
+/// A ring that has no room for the entry has it soon, and indexes are written soon.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
 /// Files beside a segment's batches.
 const INDEX_KINDS: [LogFileKind; 4] =
@@ -53,7 +57,7 @@ const INDEX_KINDS: [LogFileKind; 4] =
 pub enum MoveRefusal {
     /// The partition is not on this shard.
     NotHere,
-    /// One of the two data directories does not work.
+    /// One of the two data directories does not work, or the new one lacks the room.
     Storage,
 }
 
@@ -67,10 +71,15 @@ pub struct FutureReplica {
 }
 
 /// A move under way.
-#[derive(Debug)]
 pub(super) struct Move {
     to: FutureDirectory,
+    /// Nothing lies in the future directory but the file that says whose it is; otherwise what an earlier life has copied.
+    begins_empty: bool,
     is_cancelled: Cell<bool>,
+    /// The journal's entry says that the new place counts: from now on nothing stops the move, and the copy stays whatever happens.
+    counts: Cell<bool>,
+    /// Rung when it has ended.
+    ended: Notify,
     /// By segment.
     copied: RefCell<BTreeMap<i64, Copied>>,
     /// The copy holds the log up to here.
@@ -85,10 +94,17 @@ struct Copied {
 }
 
 /// The moves of a shard that wait for their turn.
-#[derive(Default)]
 pub(super) struct MoveQueue {
     waiting: RefCell<VecDeque<(Rc<Partition>, Rc<Move>)>>,
     bell: Notify,
+    /// Requests are looked at one after the other, so that the later one counts.
+    requests: Budget,
+}
+
+impl Default for MoveQueue {
+    fn default() -> Self {
+        Self { waiting: RefCell::default(), bell: Notify::default(), requests: Budget::new(1) }
+    }
 }
 
 /// Why a move ended early.
@@ -96,8 +112,13 @@ pub(super) struct MoveQueue {
 enum MoveError {
     /// It is not wanted any more, or the broker stops.
     Stopped,
-    /// The journal has no room for the entry at present.
-    NoRoomYet,
+    /// Not the moment for the last step: too much has been placed meanwhile, or the journal has no room for the entry.
+    NotYet,
+    /// The other data directory cannot take what is left.
+    NoSpace {
+        needed_bytes: u64,
+        usable_bytes: u64,
+    },
     /// The other data directory has a directory of that name.
     Occupied(PathBuf),
     File(FileError),
@@ -108,7 +129,10 @@ impl std::fmt::Display for MoveError {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             MoveError::Stopped => formatter.write_str("it is not wanted any more"),
-            MoveError::NoRoomYet => formatter.write_str("the journal has no room"),
+            MoveError::NotYet => formatter.write_str("it is to be tried again"),
+            MoveError::NoSpace { needed_bytes, usable_bytes } => {
+                write!(formatter, "the other data directory has room for {usable_bytes} bytes, and {needed_bytes} are needed")
+            }
             MoveError::Occupied(path) => write!(formatter, "{} is there already", path.display()),
             MoveError::File(error) => error.fmt(formatter),
             MoveError::Journal(error) => error.fmt(formatter),
@@ -125,7 +149,7 @@ impl From<FileError> for MoveError {
 impl From<JournalError> for MoveError {
     fn from(error: JournalError) -> Self {
         match error {
-            JournalError::Full => MoveError::NoRoomYet,
+            JournalError::Full => MoveError::NotYet,
             error => MoveError::Journal(error),
         }
     }
@@ -134,14 +158,27 @@ impl From<JournalError> for MoveError {
 type Result<T> = std::result::Result<T, MoveError>;
 
 impl Move {
-    fn new(to: FutureDirectory) -> Rc<Self> {
-        Rc::new(Self { to, is_cancelled: Cell::new(false), copied: RefCell::default(), end_offset: Cell::new(0) })
+    fn new(to: FutureDirectory, begins_empty: bool) -> Rc<Self> {
+        Rc::new(Self {
+            to,
+            begins_empty,
+            is_cancelled: Cell::new(false),
+            counts: Cell::new(false),
+            ended: Notify::default(),
+            copied: RefCell::default(),
+            end_offset: Cell::new(0),
+        })
     }
 
     /// The directory of the copy.
     #[cfg(test)]
     pub fn copy_path(&self) -> &Path {
         &self.to.path
+    }
+
+    #[cfg(test)]
+    pub fn counts(&self) -> bool {
+        self.counts.get()
     }
 
     fn copied(&self, base_offset: i64) -> Copied {
@@ -187,75 +224,122 @@ impl MoveQueue {
     pub fn wake(&self) {
         self.bell.notify_all();
     }
+
+    fn drop_cancelled(&self) {
+        self.waiting.borrow_mut().retain(|(_, moving)| !moving.is_cancelled.get());
+    }
 }
 
 impl Partitions {
     /// Begins to move a partition to that data directory; a move elsewhere that is under way ends. Nothing happens if it is there already, or on its way there.
     pub async fn move_replica(&self, id: &TopicIdPartition, target: &DataDirectory) -> std::result::Result<(), MoveRefusal> {
+        let _turn = self.moves().requests.acquire(1).await;
         let partition = self.get(id).ok_or(MoveRefusal::NotHere)?;
         if partition.moving.borrow().as_ref().is_some_and(|moving| moving.to.directory_id == target.id) {
             return Ok(());
         }
-        partition.stop_moving();
+        let is_stopped = partition.stop_moving().await;
+        self.moves().drop_cancelled();
         let path = target.path.join(future_directory(&partition.topic, id.partition, rt::random_uuid()));
-        if partition.disk().has_failed() || self.disk_of(target.id, &path).has_failed() {
+        if !is_stopped || partition.disk().has_failed() || self.disk_of(target.id, &path).has_failed() {
             return Err(MoveRefusal::Storage);
         }
         if partition.home().directory_id == target.id {
             return Ok(());
         }
-        let to = FutureDirectory { directory_id: target.id, path: path.clone() };
-        let topic_id = id.topic_id;
-        if let Err(error) = rt::blocking(move || prepare_blocking(&path, topic_id)).await {
-            tracing::error!(topic = %partition.topic, partition = id.partition, %error, "a replica cannot begin to move");
+        self.begin_move(partition, FutureDirectory { directory_id: target.id, path }).await
+    }
+
+    async fn begin_move(&self, partition: Rc<Partition>, to: FutureDirectory) -> std::result::Result<(), MoveRefusal> {
+        let (path, topic_id) = (to.path.clone(), partition.id.topic_id);
+        let begun = async {
+            partition.check_space(&to.path, partition.size_bytes()).await?;
+            rt::blocking(move || prepare_blocking(&path, topic_id)).await.map_err(file_error)
+        };
+        if let Err(error) = begun.await {
+            tracing::error!(topic = %partition.topic, partition = partition.id.partition, to = %to.path.display(), %error, "a replica cannot begin to move");
             return Err(MoveRefusal::Storage);
         }
-        // Another request, or the topic's deletion, may have come meanwhile; the later one counts, and a copy that is not wanted goes when its turn comes.
-        partition.stop_moving();
-        let moving = Move::new(to);
+        // The topic's deletion may have come meanwhile.
         if partition.is_deleted.get() {
-            moving.is_cancelled.set(true);
-        } else {
-            partition.moving.replace(Some(moving.clone()));
+            partition.discard_copy(&to.path).await;
+            return Err(MoveRefusal::NotHere);
         }
+        let moving = Move::new(to, true);
+        partition.moving.replace(Some(moving.clone()));
         self.moves().push(partition, moving);
         Ok(())
     }
 
     /// Goes on with a move that an earlier life has begun.
     pub(super) fn resume_move(&self, partition: &Rc<Partition>, to: FutureDirectory) {
-        let moving = Move::new(to);
+        let moving = Move::new(to, false);
         partition.moving.replace(Some(moving.clone()));
         self.moves().push(partition.clone(), moving);
     }
 
+    /// At a clean stop: copies that still wait for their turn are left empty, because the next start, of whatever broker, begins anew.
+    pub(super) async fn put_off_moves(&self) {
+        loop {
+            let next = self.moves().waiting.borrow_mut().pop_front();
+            let Some((partition, moving)) = next else { return };
+            if partition.is_wanted_elsewhere(&moving) && !moving.begins_empty {
+                tell_if_it_stays(partition.empty_copy(&moving).await);
+            }
+        }
+    }
+
     async fn carry_out(&self, partition: &Rc<Partition>, moving: &Rc<Move>) {
         let _turn = self.move_turn().acquire(1).await;
-        // A round of compaction that is under way ends first; later ones pass over a log that moves.
-        drop(self.cleaner_turn().acquire(1).await);
+        if partition.is_wanted_elsewhere(moving) {
+            // A round of compaction that is under way ends first; later ones pass over the log until its files are where they stay.
+            let _cleaner = self.cleaner_turn().acquire(1).await;
+            partition.cleaning.is_held.set(true);
+        }
         let outcome = partition.move_away(moving, self.move_bytes_per_second()).await;
         partition.end_move(moving);
-        let Err(error) = outcome else { return };
+        if let Err(error) = outcome {
+            self.clear_up(partition, moving, error).await;
+        }
+        partition.cleaning.is_held.set(false);
+    }
+
+    /// What becomes of the copy of a move that has ended early.
+    async fn clear_up(&self, partition: &Rc<Partition>, moving: &Move, error: MoveError) {
+        let (topic, number, to) = (&partition.topic, partition.id.partition, moving.to.path.display());
+        if moving.counts.get() {
+            tracing::error!(%topic, partition = number, %to, %error, "the next start brings the replica's move to its end");
+            return;
+        }
+        // Whoever did not want it any more has seen to the copy.
+        if !partition.is_wanted_elsewhere(moving) {
+            return;
+        }
         if !matches!(error, MoveError::Stopped) {
-            tracing::error!(topic = %partition.topic, partition = partition.id.partition, to = %moving.to.path.display(), %error, "the replica stays where it is");
+            tracing::error!(%topic, partition = number, %to, %error, "the replica stays where it is");
         }
-        let goes_on_later = self.is_stopping() && partition.is_wanted_elsewhere(moving);
-        let (path, topic_id) = (moving.to.path.clone(), partition.id.topic_id);
-        let cleared = if goes_on_later {
-            // The next start, of whatever broker, begins anew.
-            rt::blocking(move || prepare_blocking(&path, topic_id)).await
+        tell_if_it_stays(if self.is_stopping() {
+            partition.empty_copy(moving).await
         } else {
-            rt::file::remove_directory(path).await.map_err(DirectoryError::from)
-        };
-        if let Err(error) = cleared {
-            tracing::warn!(%error, "what was copied of a replica stays until the next start");
-        }
+            rt::file::remove_directory(moving.to.path.clone()).await.map_err(DirectoryError::from)
+        });
+    }
+}
+
+fn tell_if_it_stays(cleared: std::result::Result<(), DirectoryError>) {
+    if let Err(error) = cleared {
+        tracing::warn!(%error, "what was copied of a replica stays until the next start");
     }
 }
 
 /// Its own directory in the other data directory, empty but for the file that says whose it is.
 fn prepare_blocking(path: &Path, topic_id: Uuid) -> std::result::Result<(), DirectoryError> {
     rt::file::create_directory_blocking(path)?;
+    empty_blocking(path, topic_id)
+}
+
+/// Never makes the directory: it may have been put aside this very moment.
+fn empty_blocking(path: &Path, topic_id: Uuid) -> std::result::Result<(), DirectoryError> {
     for name in list_directory_blocking(path)? {
         directories::remove_file_blocking(&path.join(name))?;
     }
@@ -271,11 +355,40 @@ impl Partition {
         Some(FutureReplica { directory_id: moving.to.directory_id, size_bytes: moving.size_bytes(), offset_lag })
     }
 
-    /// A move that is under way is not wanted any more.
-    pub(super) fn stop_moving(&self) {
-        if let Some(moving) = self.moving.take() {
-            moving.is_cancelled.set(true);
+    /// A move that is under way is not wanted any more: when this returns, no later life finds its copy. One that counts already comes to its end first. False where the copy cannot be
+    /// put aside.
+    pub(super) async fn stop_moving(&self) -> bool {
+        let Some(moving) = self.moving.borrow().clone() else { return true };
+        if moving.counts.get() {
+            let rung = moving.ended.notified();
+            if self.moving.borrow().is_some() {
+                rung.await;
+            }
+            return true;
         }
+        moving.is_cancelled.set(true);
+        self.end_move(&moving);
+        self.discard_copy(&moving.to.path).await
+    }
+
+    /// The directory gets the name of something deleted at once and goes in the background.
+    async fn discard_copy(&self, path: &Path) -> bool {
+        let (copy, topic, number) = (path.to_path_buf(), self.topic.clone(), self.id.partition);
+        match rt::blocking(move || directories::retire_partition_blocking(&copy, &topic, number)).await {
+            Ok(retired) => {
+                self.environment.graveyard.bury([Grave::Directory(retired)], Duration::ZERO);
+                true
+            }
+            Err(error) => {
+                tracing::error!(copy = %path.display(), %error, "the copy of a replica that does not move any more stays; remove it before the next start");
+                false
+            }
+        }
+    }
+
+    async fn empty_copy(&self, moving: &Move) -> std::result::Result<(), DirectoryError> {
+        let (path, topic_id) = (moving.to.path.clone(), self.id.topic_id);
+        rt::blocking(move || empty_blocking(&path, topic_id)).await
     }
 
     fn end_move(&self, moving: &Rc<Move>) {
@@ -283,6 +396,15 @@ impl Partition {
         if current.as_ref().is_some_and(|current| Rc::ptr_eq(current, moving)) {
             *current = None;
         }
+        moving.ended.notify_all();
+    }
+
+    /// Whether the data directory of `path` can take so much more, beside what the journal still has to place.
+    async fn check_space(&self, path: &Path, bytes: u64) -> Result<()> {
+        let directory = path.parent().expect("it lies in a data directory").to_path_buf();
+        let usable_bytes = rt::file::space(directory).await?.usable_bytes;
+        let needed_bytes = bytes + self.environment.journal.used_bytes().0 + RESERVE_BYTES;
+        if usable_bytes < needed_bytes { Err(MoveError::NoSpace { needed_bytes, usable_bytes }) } else { Ok(()) }
     }
 
     fn is_wanted_elsewhere(&self, moving: &Move) -> bool {
@@ -299,19 +421,22 @@ impl Partition {
     async fn move_away(&self, moving: &Move, bytes_per_second: f64) -> Result<()> {
         let begun = std::time::Instant::now();
         self.check_wanted(moving)?;
-        let (path, topic_id) = (moving.to.path.clone(), self.id.topic_id);
-        rt::blocking(move || prepare_blocking(&path, topic_id)).await.map_err(file_error)?;
+        if !moving.begins_empty {
+            self.empty_copy(moving).await.map_err(file_error)?;
+        }
         let mut pace = Pace::new(bytes_per_second);
         let slice_bytes = round_up_to_block((bytes_per_second / 4.0).clamp(SLICE_BYTES_MIN as f64, SLICE_BYTES_MAX as f64) as u64);
-        for _ in 0..PASSES_MAX {
+        // As often as it takes: the pass over what has been placed meanwhile is never forced to be the last.
+        loop {
             self.copy_placed(moving, slice_bytes, &mut pace).await?;
-            if self.left_bytes(moving) <= REST_BYTES {
-                break;
+            if self.left_bytes(moving) > REST_BYTES {
+                continue;
             }
-        }
-        while let Err(error) = self.change_place(moving).await {
-            if !matches!(error, MoveError::NoRoomYet) {
-                return Err(error);
+            if self.segments_without_indexes(moving) <= REST_SEGMENTS_MAX {
+                match self.change_place(moving).await {
+                    Err(MoveError::NotYet) => {}
+                    outcome => break outcome?,
+                }
             }
             rt::sleep(RETRY_DELAY).await;
         }
@@ -341,6 +466,10 @@ impl Partition {
         self.placed_segments().0.iter().map(left).sum()
     }
 
+    fn segments_without_indexes(&self, moving: &Move) -> usize {
+        self.placed_segments().0.iter().filter(|(book, _)| !moving.copied(book.base_offset).has_indexes).count()
+    }
+
     /// One pass: everything that is placed now and not copied yet.
     async fn copy_placed(&self, moving: &Move, slice_bytes: u64, pace: &mut Pace) -> Result<()> {
         let (segments, end_offset) = self.placed_segments();
@@ -366,6 +495,8 @@ impl Partition {
 
     /// Copies the batches of a segment from where the copy ends up to `size_bytes`, flushed. A segment that retention has let go of meanwhile is left out.
     async fn copy_log(&self, moving: &Move, book: &SegmentBook, size_bytes: u32, slice_bytes: u64, pace: &mut Pace) -> Result<()> {
+        let left_bytes = size_bytes.saturating_sub(moving.copied(book.base_offset).size_bytes);
+        self.check_space(&moving.to.path, u64::from(left_bytes)).await?;
         let direct = self.environment.reader.is_direct();
         let name = LogFileKind::Log.name(book.base_offset);
         let source = match File::open(self.directory().join(&name), OpenMode::READ.direct(direct)).await {
@@ -388,7 +519,7 @@ impl Partition {
             target.write_growing_at(bytes.freeze(), position, Durability::None).await?;
             position += expected as u64;
             moving.note(book.base_offset, |copied| copied.size_bytes = position as u32);
-            pace.spend(expected).await;
+            pace.spend(expected, || self.check_wanted(moving).is_ok()).await;
         }
         target.set_len(size).await?;
         target.sync_all().await?;
@@ -414,13 +545,17 @@ impl Partition {
     async fn change_place(&self, moving: &Move) -> Result<()> {
         let turn = self.upkeep.turn.acquire(1).await;
         let held = self.environment.placement.hold().await;
+        if self.left_bytes(moving) > REST_BYTES_MAX {
+            return Err(MoveError::NotYet);
+        }
         self.copy_placed(moving, SLICE_BYTES_MAX, &mut Pace::new(f64::MAX)).await?;
         self.complete_copy(moving).await?;
 
         let left = self.home();
         let home = PartitionHome { directory_id: moving.to.directory_id, name: left.name.clone() };
         let directory = moving.to.path.with_file_name(&home.name);
-        if directory.exists() {
+        let place = directory.clone();
+        if rt::blocking(move || place.exists()).await {
             return Err(MoveError::Occupied(directory));
         }
         self.check_wanted(moving)?;
@@ -428,15 +563,17 @@ impl Partition {
         let payload = ReplicaMove { from: left.directory_id, future_name: name, to: home.clone() }.encode();
         // From its reserve: placement, which would make room, is held.
         let moved = self.environment.journal.append_upkeep(&EntryHeader::moved(self.id), &[&payload])?;
+        moving.counts.set(true);
         self.environment.journal.wait_durable(moved.sequence).await?;
-        let (from, to) = (moving.to.path.clone(), directory.clone());
-        if let Err(error) = rt::blocking(move || name_blocking(&from, &to)).await {
-            // The entry counts, so the next start does it.
+        let copy = moving.to.path.clone();
+        let (place, named) = rt::blocking(move || name_blocking(copy, directory)).await;
+        let former = self.go_on_in(home, Rc::from(place));
+        if let Err(error) = named {
+            // The next start does it. Until then the partition, and the disk that it is on by now, cannot be trusted with more.
             let failure = JournalError::Failed { path: error.path.clone(), cause: error.to_string() };
             self.environment.journal.fail_partition(&self.id, &failure);
             return Err(error.into());
         }
-        let former = self.go_on_in(home, Rc::from(directory));
         drop((held, turn));
         self.put_aside(&former).await;
         self.environment.journal.let_go_of(moved.sequence);
@@ -494,10 +631,13 @@ impl Partition {
     }
 }
 
-/// Gives a directory its name, flushed.
-fn name_blocking(from: &Path, to: &Path) -> std::result::Result<(), FileError> {
-    rename_blocking(from, to)?;
-    sync_directory_blocking(to.parent().expect("it lies in a data directory"))
+/// Gives the copy its name, flushed. Tells where it is, even if that fails.
+fn name_blocking(copy: PathBuf, name: PathBuf) -> (PathBuf, std::result::Result<(), FileError>) {
+    if let Err(error) = rename_blocking(&copy, &name) {
+        return (copy, Err(error));
+    }
+    let synced = sync_directory_blocking(name.parent().expect("it lies in a data directory"));
+    (name, synced)
 }
 
 /// Copies a small file and flushes it; one that does not exist is left out.

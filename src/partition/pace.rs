@@ -6,6 +6,10 @@ use crate::rt;
 
 /// Work between two looks at what else the shard has to do.
 const SLICE: Duration = Duration::from_micros(200);
+/// What is shorter is made good with the next bytes.
+const WAIT_MIN: Duration = Duration::from_millis(1);
+/// Between two looks whether the work is still wanted.
+const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Keeps a work from holding the shard, or the disk, for longer than it may.
 pub(super) struct Pace {
@@ -29,14 +33,35 @@ impl Pace {
         }
     }
 
-    /// Waits until so many more bytes are within what it may read and write.
-    pub async fn spend(&mut self, bytes: usize) {
+    /// Waits until so many more bytes are within what it may read and write, or until the work is not wanted any more.
+    pub async fn spend(&mut self, bytes: usize, is_wanted: impl Fn() -> bool) {
         self.bytes += bytes as f64;
-        let due = self.bytes / self.bytes_per_second;
-        let elapsed = self.since.elapsed().as_secs_f64();
-        if due > elapsed + 0.001 {
-            rt::sleep(Duration::from_secs_f64((due - elapsed).min(1.0))).await;
+        let due = Duration::try_from_secs_f64(self.bytes / self.bytes_per_second).unwrap_or(Duration::MAX);
+        loop {
+            let left = due.saturating_sub(self.since.elapsed());
+            if left < WAIT_MIN || !is_wanted() {
+                break;
+            }
+            rt::sleep(left.min(WAIT_MAX)).await;
         }
         self.slice_begun = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A rate so low that a slice takes longer than the longest wait is kept nevertheless, unless nobody wants the work any more.
+    #[test]
+    fn low_rates_are_kept() {
+        rt::run(|| async {
+            let begun = Instant::now();
+            Pace::new(1_000.0).spend(1_300, || true).await;
+            assert!(begun.elapsed() >= Duration::from_millis(1_290));
+            let begun = Instant::now();
+            Pace::new(1.0).spend(1_000_000, || false).await;
+            assert!(begun.elapsed() < Duration::from_millis(500));
+        });
     }
 }

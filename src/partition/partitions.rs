@@ -310,7 +310,7 @@ impl Partitions {
     pub async fn delete(&self, id: &TopicIdPartition) -> Result<(), CreateError> {
         let Some(partition) = self.partitions.borrow_mut().remove(id) else { return Ok(()) };
         partition.is_deleted.set(true);
-        partition.stop_moving();
+        partition.stop_moving().await;
         partition.waiters.fire_all();
         let deleted = self.environment.append_entry(EntryHeader::deleted(*id), &[], || {}).await?;
         // A power failure must not find the directory under its new name while the journal still counts on the old one: the next start would miss it and refuse.
@@ -377,6 +377,7 @@ impl Partitions {
         let _cleaner = self.cleaner_turn.acquire(1).await;
         self.moves.wake();
         let _move = self.move_turn.acquire(1).await;
+        self.put_off_moves().await;
         // Upkeep removes segments: none may go between the last checkpoint, which names them, and the end.
         self.environment.upkeep.end();
         self.environment.graveyard.end();

@@ -34,7 +34,7 @@ pub struct Inventory {
     pub partitions: BTreeSet<String>,
     /// Directories that wait for their removal (`-delete`), with full paths.
     pub deleted: Vec<PathBuf>,
-    /// Replicas under way from another data directory, and strays: left alone.
+    /// Replicas under way from another data directory, which go on or go (`moves`), and strays, which are left alone.
     pub others: Vec<PathBuf>,
 }
 

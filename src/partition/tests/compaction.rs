@@ -119,6 +119,28 @@ fn one_record_of_each_key_stays_in_every_codec_and_readers_find_it() {
     });
 }
 
+/// A log that waits for its move to another data directory is compacted; only one whose files are on their way is let in peace.
+#[test]
+fn a_move_that_waits_does_not_keep_a_log_from_being_compacted() {
+    with_settings(settings(), resting(), |place, partition| async move {
+        let other = tempfile::tempdir().unwrap();
+        let target = crate::disk::directories::DataDirectory { id: Uuid::from_u128(2), path: other.path().to_path_buf() };
+        for is_held in [false, true] {
+            let turn = place.partitions.move_turn().acquire(1).await;
+            place.partitions.move_replica(&partition.id(), &target).await.unwrap();
+            for _ in 0..30 {
+                put(&partition, &[("same", Some("x"))], BatchOptions::default()).await;
+            }
+            let layout = partition.layout.get();
+            partition.cleaning.is_held.set(is_held);
+            compact(&place, &partition, 5_000).await;
+            assert_eq!(partition.layout.get() == layout, is_held);
+            partition.stop_moving().await;
+            drop(turn);
+        }
+    });
+}
+
 /// A plan that was made before the exchange still reads its own bytes, and look-ups by time and offset work on the new segments.
 #[test]
 fn readers_under_way_keep_what_they_have() {

@@ -249,6 +249,69 @@ fn a_move_back_or_a_deletion_ends_a_move() {
     });
 }
 
+/// A move that is not wanted any more loses its directory before the request is answered, even if its turn has not come: a later life finds nothing to go on with.
+#[test]
+fn a_cancelled_move_does_not_come_back() {
+    for is_deleted in [false, true] {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().to_path_buf();
+        live(parent.path(), false, f64::MAX, move |home| async move {
+            let partition = home.partition().await;
+            home.fill(&partition, 20).await;
+            let _turn = home.partitions.move_turn().acquire(1).await;
+            home.partitions.move_replica(&ID, &home.directories[1]).await.unwrap();
+            assert!(directories_in(&path, "b")[0].ends_with("-future"));
+            if is_deleted {
+                home.partitions.delete(&ID).await.unwrap();
+            } else {
+                home.partitions.move_replica(&ID, &home.directories[0]).await.unwrap();
+            }
+            assert!(directories_in(&path, "b").iter().all(|name| name.ends_with("-delete")));
+        });
+        live(parent.path(), true, f64::MAX, move |home| async move {
+            let partition = home.partitions.get(&ID);
+            assert_eq!(partition.is_none(), is_deleted);
+            if let Some(partition) = partition {
+                assert_eq!((partition.future_replica(), partition.home().directory_id), (None, home.directories[0].id));
+                check_records(&partition, 40).await;
+            }
+        });
+    }
+}
+
+/// The copy cannot get its name when the journal's entry is durable: the replica is there all the same, its records stay readable, and the next life does what is left.
+#[test]
+fn a_move_that_counts_keeps_its_copy_whatever_fails() {
+    let parent = tempfile::tempdir().unwrap();
+    let path = parent.path().to_path_buf();
+    live(parent.path(), false, f64::MAX, |home| async move {
+        let partition = home.partition().await;
+        home.fill(&partition, 60).await;
+        home.partitions.move_replica(&ID, &home.directories[1]).await.unwrap();
+        let moving = partition.moving.borrow().clone().unwrap();
+        while !moving.counts() {
+            rt::yield_now().await;
+        }
+        let taken = home.directories[1].path.join("orders-0");
+        std::fs::create_dir_all(taken.join("by-another")).unwrap();
+        until("the move is over", || partition.future_replica().is_none()).await;
+        assert_eq!(partition.home().directory_id, home.directories[1].id);
+        assert_eq!(&*partition.directory(), moving.copy_path());
+        assert!(!home.partitions.disk_of(home.directories[0].id, &taken).has_failed(), "the old disk is sound");
+        check_records(&partition, 120).await;
+        std::fs::remove_dir_all(taken).unwrap();
+    });
+    assert!(directories_in(&path, "b")[0].ends_with("-future"));
+    live(parent.path(), true, f64::MAX, |home| async move {
+        let partition = home.partition().await;
+        assert_eq!(partition.home().directory_id, home.directories[1].id);
+        check_records(&partition, 120).await;
+        home.fill(&partition, 10).await;
+        check_records(&partition, 140).await;
+    });
+    assert_eq!(directories_in(&path, "b"), ["orders-0"]);
+}
+
 /// What stands in its way ends a move, not the partition.
 #[test]
 fn a_replica_stays_where_its_place_is_taken() {
