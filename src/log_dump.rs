@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use bytes::Bytes;
+use corelane::disk::journal::group::BLOCK_BYTES;
 use corelane::log::dump::{self, DumpOptions};
 use corelane::log::file_names::LogFileKind;
 use corelane_wire::batch::{BatchHeader, HEADER_BYTES};
@@ -89,7 +90,7 @@ fn dump_batches(path: &Path, arguments: &DumpArguments, out: &mut impl Write) ->
                 print_records(&header, &batch, &options, out)?;
             }
             Next::End { bytes_left: 0, .. } => return Ok(()),
-            Next::End { bytes_left, reason } => {
+            Next::End { bytes_left, reason, .. } => {
                 return writeln!(out, "Found {bytes_left} invalid bytes at the end of {}: {reason}", path.display());
             }
         }
@@ -122,6 +123,8 @@ pub enum Next {
     End {
         bytes_left: u64,
         reason: String,
+        /// As behind the last batch of a log that is written to: less than a block, and all of it zeros.
+        is_prepared: bool,
     },
 }
 
@@ -134,14 +137,14 @@ impl Batches {
 
     pub fn read_next(&mut self) -> io::Result<Next> {
         let bytes_left = self.length - self.position;
-        let end = |reason: String| Ok(Next::End { bytes_left, reason });
+        let end = |reason: String| Ok(Next::End { bytes_left, reason, is_prepared: false });
         if bytes_left == 0 {
             return end(String::new());
         }
         let mut head = vec![0; HEADER_BYTES.min(bytes_left as usize)];
         self.reader.read_exact(&mut head)?;
-        if head.iter().all(|byte| *byte == 0) {
-            return end("zeros, as behind the end of a log that is written to".to_owned());
+        if is_zero(&head) {
+            return self.end_with_zeros(bytes_left);
         }
         let header = match BatchHeader::parse(&head) {
             Ok(header) => header,
@@ -155,5 +158,46 @@ impl Batches {
         self.reader.read_exact(&mut head[HEADER_BYTES..])?;
         self.position += size_bytes as u64;
         Ok(Next::Batch(header, Bytes::from(head)))
+    }
+
+    /// What begins with zeros is the end of a log that is written to, or a hole in it.
+    fn end_with_zeros(&mut self, bytes_left: u64) -> io::Result<Next> {
+        let mut rest = Vec::new();
+        let is_short = bytes_left < BLOCK_BYTES as u64;
+        if is_short {
+            self.reader.by_ref().take(bytes_left).read_to_end(&mut rest)?;
+        }
+        let is_prepared = is_short && is_zero(&rest);
+        let reason = if is_prepared { "zeros, as behind the end of a log that is written to" } else { "zeros where a batch should be" };
+        Ok(Next::End { bytes_left, reason: reason.to_owned(), is_prepared })
+    }
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end_of(content: &[u8]) -> (u64, bool) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        match Batches::open(file.path()).unwrap().read_next().unwrap() {
+            Next::End { bytes_left, is_prepared, .. } => (bytes_left, is_prepared),
+            Next::Batch(..) => panic!("there is no batch"),
+        }
+    }
+
+    /// Zeros end a log only where nothing comes after them, and where placement would have put them.
+    #[test]
+    fn a_hole_is_no_end() {
+        assert_eq!(end_of(&[0; 40]), (40, true));
+        assert_eq!(end_of(&[0; BLOCK_BYTES - 1]), (4095, true));
+        assert_eq!(end_of(&[0; BLOCK_BYTES]), (4096, false));
+        let mut hole = [0; 900];
+        hole[899] = 1;
+        assert_eq!(end_of(&hole), (900, false));
     }
 }

@@ -174,10 +174,8 @@ impl Verification {
             let position = batches.position;
             let (header, batch) = match batches.read_next()? {
                 Next::Batch(header, batch) => (header, batch),
-                Next::End { bytes_left, reason } => {
-                    // Less than a block of zeros may follow the last batch of a log that is not closed.
-                    let is_prepared = is_last && reason.starts_with("zeros");
-                    if bytes_left > 0 && !is_prepared {
+                Next::End { bytes_left, reason, is_prepared } => {
+                    if bytes_left > 0 && !(is_last && is_prepared) {
                         self.damage(path, position, &format!("{bytes_left} bytes are no batches: {reason}"));
                     }
                     hints.is_whole = self.damages == damages;
