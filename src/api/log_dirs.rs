@@ -17,6 +17,9 @@ use crate::wire::messages::describe_log_dirs_response::{DescribeLogDirsPartition
 use crate::wire::messages::{AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, DescribeLogDirsRequest, DescribeLogDirsResponse};
 use crate::wire::{ErrorCode, Str};
 
+/// Partitions that are looked at before others run.
+const STEPS_PER_SLICE: usize = 256;
+
 /// Every partition (topics null) or those that are named; partitions that do not exist are left out, as Kafka does.
 pub async fn describe_log_dirs(context: &RequestContext, request: DescribeLogDirsRequest, _version: i16) -> DescribeLogDirsResponse {
     let only = request.topics.as_ref().map(|topics| {
@@ -73,7 +76,7 @@ fn by_topic<'sizes>(context: &RequestContext, sizes: impl Iterator<Item = &'size
     topics
 }
 
-/// What is asked for one partition.
+/// One partition of a topic.
 type Wish = (Str, i32);
 
 /// What one shard is to move to one directory.
@@ -83,31 +86,33 @@ struct Moves {
     keys: Vec<TopicIdPartition>,
 }
 
+/// What is asked for. A frame has room for millions of partition numbers: those that the topic does not have are answered at once.
+#[derive(Default)]
+struct Asked {
+    /// Partitions that exist, and where they are to go.
+    wishes: BTreeMap<Wish, Result<(DataDirectory, TopicIdPartition), ErrorCode>>,
+    answered: BTreeMap<Str, Vec<AlterReplicaLogDirPartitionResult>>,
+}
+
 /// Begins the moves that are asked for. Each partition gets a code of its own; a partition that is named twice goes where it was named last.
 pub async fn alter_replica_log_dirs(
     context: &RequestContext,
     request: AlterReplicaLogDirsRequest,
     _version: i16,
 ) -> AlterReplicaLogDirsResponse {
-    let mut wishes: BTreeMap<Wish, Str> = BTreeMap::new();
-    for directory in &request.dirs {
-        for topic in &directory.topics {
-            wishes.extend(topic.partitions.iter().map(|partition| ((topic.name.clone(), *partition), directory.path.clone())));
-        }
-    }
-    let mut outcomes: BTreeMap<Wish, ErrorCode> = BTreeMap::new();
+    let Asked { wishes, mut answered } = look_at(context, &request).await;
+    let mut pause = Pause::default();
     let mut moves: HashMap<(ShardId, Uuid), Moves> = HashMap::new();
-    for (wish, path) in wishes {
-        match check(context, &wish, &path) {
+    for (wish, checked) in wishes {
+        pause.step().await;
+        match checked {
             Ok((directory, key)) => {
                 let group = (context.shard.owner(&key), directory.id);
                 let together = moves.entry(group).or_insert_with(|| Moves { directory, wishes: Vec::new(), keys: Vec::new() });
                 together.wishes.push(wish);
                 together.keys.push(key);
             }
-            Err(error) => {
-                outcomes.insert(wish, error);
-            }
+            Err(error) => answer(&mut answered, wish, error),
         }
     }
     let mut calls = Vec::new();
@@ -116,34 +121,70 @@ pub async fn alter_replica_log_dirs(
     }
     for (wishes, call) in calls {
         let Reply::MovesBegun(codes) = call.await else { unreachable!("moves are answered by codes") };
-        outcomes.extend(wishes.into_iter().zip(codes));
+        for (wish, code) in wishes.into_iter().zip(codes) {
+            pause.step().await;
+            answer(&mut answered, wish, code);
+        }
     }
-    AlterReplicaLogDirsResponse { results: results(outcomes), ..Default::default() }
+    let topics = answered.into_iter();
+    let results = topics.map(|(topic_name, partitions)| AlterReplicaLogDirTopicResult { topic_name, partitions, ..Default::default() });
+    AlterReplicaLogDirsResponse { results: results.collect(), ..Default::default() }
 }
 
 /// In the order in which Kafka looks at a wish: the name, the directory, the partition.
-fn check(context: &RequestContext, (topic, partition): &Wish, path: &str) -> Result<(DataDirectory, TopicIdPartition), ErrorCode> {
-    if !is_movable(topic, *partition) {
-        return Err(ErrorCode::InvalidTopicException);
-    }
-    let directory = context.shard.directories().iter().find(|directory| absolute(&directory.path) == Path::new(path));
-    let directory = directory.ok_or(ErrorCode::LogDirNotFound)?.clone();
+async fn look_at(context: &RequestContext, request: &AlterReplicaLogDirsRequest) -> Asked {
     let image = context.shard.image();
-    let topic = image.topic(topic).filter(|topic| topic.partition(*partition).is_some());
-    let topic = topic.ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    Ok((directory, TopicIdPartition::new(topic.id, *partition)))
-}
-
-fn results(outcomes: BTreeMap<Wish, ErrorCode>) -> Vec<AlterReplicaLogDirTopicResult> {
-    let mut results: Vec<AlterReplicaLogDirTopicResult> = Vec::new();
-    for ((topic, partition_index), error) in outcomes {
-        let result = AlterReplicaLogDirPartitionResult { partition_index, error_code: error.code(), ..Default::default() };
-        match results.last_mut().filter(|last| last.topic_name == topic) {
-            Some(last) => last.partitions.push(result),
-            None => results.push(AlterReplicaLogDirTopicResult { topic_name: topic, partitions: vec![result], ..Default::default() }),
+    let directories: Vec<(PathBuf, &DataDirectory)> =
+        context.shard.directories().iter().map(|directory| (absolute(&directory.path), directory)).collect();
+    let mut asked = Asked::default();
+    let mut pause = Pause::default();
+    for wanted in &request.dirs {
+        pause.step().await;
+        let directory = directories.iter().find(|(path, _)| path == Path::new(&*wanted.path)).map(|(_, directory)| *directory);
+        for topic in &wanted.topics {
+            pause.step().await;
+            let found = image.topic(&topic.name);
+            // The longest number decides for nearly all topics.
+            let is_always_movable = is_movable(&topic.name, i32::MIN);
+            for partition in topic.partitions.iter().copied() {
+                pause.step().await;
+                let place = if is_always_movable || is_movable(&topic.name, partition) {
+                    directory.ok_or(ErrorCode::LogDirNotFound)
+                } else {
+                    Err(ErrorCode::InvalidTopicException)
+                };
+                let wish = (topic.name.clone(), partition);
+                match found.filter(|topic| topic.partition(partition).is_some()) {
+                    Some(topic) => {
+                        let checked = place.map(|directory| (directory.clone(), TopicIdPartition::new(topic.id, partition)));
+                        asked.wishes.insert(wish, checked);
+                    }
+                    None => answer(&mut asked.answered, wish, place.err().unwrap_or(ErrorCode::UnknownTopicOrPartition)),
+                }
+            }
         }
     }
-    results
+    asked
+}
+
+fn answer(answered: &mut BTreeMap<Str, Vec<AlterReplicaLogDirPartitionResult>>, (topic, partition_index): Wish, error: ErrorCode) {
+    let result = AlterReplicaLogDirPartitionResult { partition_index, error_code: error.code(), ..Default::default() };
+    answered.entry(topic).or_default().push(result);
+}
+
+/// Lets others run now and then.
+#[derive(Default)]
+struct Pause {
+    steps: usize,
+}
+
+impl Pause {
+    async fn step(&mut self) {
+        self.steps += 1;
+        if self.steps.is_multiple_of(STEPS_PER_SLICE) {
+            rt::yield_now().await;
+        }
+    }
 }
 
 /// The path as Kafka tells it and compares it.
