@@ -59,6 +59,8 @@ pub struct Surroundings {
     pub append: Box<dyn Fn(Append) -> LocalFuture<Result<(), String>>>,
     /// Resolves when every shard answers by the picture, its partitions made or let go.
     pub publish: Box<dyn Fn(Arc<Image>) -> LocalFuture<()>>,
+    /// Whether the log's disk has room for new partitions; for what makes room or says where it may be made there always is some.
+    pub has_room: Box<dyn Fn() -> bool>,
 }
 
 /// Batches for the end of the metadata log; their base offsets and epochs are set.
@@ -200,13 +202,20 @@ impl Controller {
     /// Answers when what was decided is durable and every shard knows it. A caller that goes away does not undo it.
     pub async fn handle(&self, request: ControllerRequest) -> ControllerReply {
         let closed = self.state.borrow().closed.clone();
-        if let Some(refusal) = closed {
+        if let Some(refusal) = closed.or_else(|| self.lack_of_room(&request)) {
             return refused(&request, &refusal);
         }
         let (answer, reply) = oneshot();
         self.queue.borrow_mut().push_back(Job::Request { request, answer });
         self.queued.notify_all();
         reply.await.expect("the controller answers every request that it takes")
+    }
+
+    /// A full disk takes no new partitions: their directories and first entries would use up what deletions need.
+    fn lack_of_room(&self, request: &ControllerRequest) -> Option<Refusal> {
+        let makes_partitions = matches!(request, ControllerRequest::CreateTopics(_) | ControllerRequest::CreatePartitions(_));
+        let is_lacking = makes_partitions && !(self.surroundings.has_room)();
+        is_lacking.then(|| Refusal::new(ErrorCode::KafkaStorageError, "The data directory is full."))
     }
 
     /// The picture that is committed.

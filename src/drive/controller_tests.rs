@@ -23,7 +23,7 @@ use crate::log::directory_files::decode_uuid;
 use crate::rt;
 use crate::wire::batch::BatchIterator;
 use crate::wire::messages::create_topics_request::CreatableTopic;
-use crate::wire::messages::{CreateTopicsRequest, CreateTopicsResponse};
+use crate::wire::messages::{CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest};
 use crate::wire::{ErrorCode, Str};
 
 const DIRECTORY: Uuid = Uuid::from_u128(0xd1);
@@ -36,11 +36,12 @@ struct World {
     appends: Rc<RefCell<Vec<usize>>>,
     published: Rc<RefCell<Vec<Arc<Image>>>>,
     is_broken: Rc<Cell<bool>>,
+    is_full: Rc<Cell<bool>>,
 }
 
 impl World {
     fn surroundings(&self) -> Surroundings {
-        let (readers, writers, publishers) = (self.clone(), self.clone(), self.clone());
+        let (readers, writers, publishers, is_full) = (self.clone(), self.clone(), self.clone(), Rc::clone(&self.is_full));
         Surroundings {
             read: Box::new(move |from| {
                 let batches = readers.from(from);
@@ -54,6 +55,7 @@ impl World {
                 publishers.published.borrow_mut().push(image);
                 Box::pin(async {})
             }),
+            has_room: Box::new(move || !is_full.get()),
         }
     }
 
@@ -197,6 +199,29 @@ fn after_a_failure_nothing_is_taken() {
         }
         assert!(world.newest().topic("t").is_none());
         assert!(controller.stop().await.is_err());
+    });
+}
+
+/// On a full disk topics are not made, but deleted; with room they are made again.
+#[test]
+fn a_full_disk_takes_no_new_topics() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_owned();
+    rt::run(move || async move {
+        let world = World::default();
+        let controller = world.start(&path).await;
+        created(controller.handle(create("old")).await);
+        world.is_full.set(true);
+        let refused = created(controller.handle(create("new")).await);
+        assert_eq!(refused.topics[0].error_code, ErrorCode::KafkaStorageError.code());
+        let request = DeleteTopicsRequest { topic_names: vec![Str::from("old")], ..Default::default() };
+        let ControllerReply::DeleteTopics(deleted) = controller.handle(ControllerRequest::DeleteTopics { request, version: 5 }).await
+        else {
+            panic!("a deletion is answered by a deletion")
+        };
+        assert_eq!((deleted.responses[0].error_code, world.newest().topic_count()), (0, 0));
+        world.is_full.set(false);
+        assert_eq!(created(controller.handle(create("new")).await).topics[0].error_code, 0);
     });
 }
 

@@ -1,8 +1,8 @@
 //! The data directories that a shard's partitions lie in, as far as they matter to appends: whether there is room, and whether they work.
 //!
 //! A directory without room takes no more from clients, before a byte of it is in the journal: what the journal holds already must still find its place. Reads, deletes and retention
-//! go on, coordinators and metadata have what is left, and clients are let in again when there is room. Those who wait for room in the ring when their directory becomes full are told
-//! at once. A directory in which a write or flush has failed takes nothing more until a restart; other directories are none of its business.
+//! go on, coordinators and metadata have what is left (but no new topics), and clients are let in again when there is room. Those who wait for room in the ring when their directory
+//! becomes full are told at once. A directory in which a write or flush has failed takes nothing more until a restart; other directories are none of its business.
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
@@ -35,7 +35,11 @@ pub(super) struct Disk {
 impl Disk {
     /// Whether clients may append to what lies here.
     pub fn takes_records(&self) -> bool {
-        !self.is_full.get() && !self.has_failed()
+        self.has_room() && !self.has_failed()
+    }
+
+    pub fn has_room(&self) -> bool {
+        !self.is_full.get()
     }
 
     pub fn has_failed(&self) -> bool {

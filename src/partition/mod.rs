@@ -139,6 +139,11 @@ impl Partition {
         self.site.borrow().home.clone()
     }
 
+    /// Whether there is room in that directory for more than what it must take.
+    pub fn has_disk_room(&self) -> bool {
+        self.disk().has_room()
+    }
+
     fn disk(&self) -> Rc<Disk> {
         self.site.borrow().disk.clone()
     }

@@ -152,7 +152,7 @@ impl Environment {
                 return Ok(None);
             }
             let written = match self.journal.append(&header, &[payload]) {
-                Err(JournalError::Full) if header.kind.releases() => self.journal.append_release(&header, &[payload])?,
+                Err(JournalError::Full) if header.kind.is_urgent() => self.journal.append_release(&header, &[payload])?,
                 written => written?,
             };
             and_then();

@@ -37,7 +37,7 @@ impl Shard {
 
     /// What the controller needs of this shard and the others.
     pub fn surroundings(self: &Rc<Shard>, log: Rc<Partition>) -> Surroundings {
-        let (reading, appending, shard) = (Rc::clone(&log), log, Rc::downgrade(self));
+        let (reading, appending, shard) = (Rc::clone(&log), Rc::clone(&log), Rc::downgrade(self));
         Surroundings {
             read: Box::new(move |offset| {
                 let log = Rc::clone(&reading);
@@ -55,6 +55,7 @@ impl Shard {
                     }
                 })
             }),
+            has_room: Box::new(move || log.has_disk_room()),
         }
     }
 }

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     trials.extend(own_broker_trials("groups", groups::CASES));
     trials.extend(own_broker_trials("producers", producers::CASES));
     trials.extend(own_broker_trials("directories", directories::CASES));
-    trials.extend(own_broker_trials("full_disk", full_disk::CASES));
+    trials.extend(full_disk::trials());
     trials.extend(own_broker_trials("hostile", hostile::CASES));
     trials.extend(own_broker_trials("soak::groups", soak::GROUPS));
     trials.extend(own_broker_trials("soak::transactions", soak::TRANSACTIONS));

@@ -59,9 +59,10 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
-    /// Whether the entry lets go of something, so that it must not wait for room which only it and its like can make.
-    pub const fn releases(self) -> bool {
-        matches!(self, Self::LogStart | Self::Deleted | Self::Roll | Self::Swapped)
+    /// Whether the entry must not wait for room as clients do: it lets go of something, so that only it and its like make room; or the controller waits for it, and behind the
+    /// controller the deletions do.
+    pub const fn is_urgent(self) -> bool {
+        matches!(self, Self::LogStart | Self::Deleted | Self::Roll | Self::Swapped | Self::Opened)
     }
 
     const fn from_number(number: u8) -> Option<Self> {

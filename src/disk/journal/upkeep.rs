@@ -16,7 +16,8 @@ impl Journal {
         self.state.borrow_mut().backlog.register(partition, target, directory, placed);
     }
 
-    /// Takes an entry that does not wait behind those of clients, because it lets go of records or is metadata that says so: on a full disk with a full ring, nothing else makes room.
+    /// Takes an entry that does not wait behind those of clients, because it lets go of records, is metadata that says so, or keeps the controller waiting: on a full disk
+    /// with a full ring, nothing else makes room.
     pub fn append_release(&self, header: &EntryHeader, payload: &[&[u8]]) -> Result<Written, JournalError> {
         self.append_as(Appender::Release, header, payload, true)
     }

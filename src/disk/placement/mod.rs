@@ -204,7 +204,10 @@ impl Placement {
             let result = self.place_now().await;
             let has_moved = self.journal.replay_start().sequence > oldest;
             let has_failed = self.failure.borrow().is_some();
-            lacks_space = self.statistics().no_space > no_space;
+            let lacked_space = std::mem::replace(&mut lacks_space, self.statistics().no_space > no_space);
+            if lacks_space && !lacked_space {
+                tracing::warn!(journal = %self.journal.path().display(), "what the journal holds finds no room in its place: tried again until it does");
+            }
             if result.is_err() || lacks_space || has_failed && !has_moved {
                 self.give_up_if_hopeless();
                 rt::sleep(TROUBLE_DELAY).await;

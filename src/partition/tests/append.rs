@@ -118,6 +118,9 @@ fn a_full_directory_sends_those_away_who_wait_for_room() {
 
         assert_eq!(place.journal.check_room(60_000), Err(crate::disk::journal::JournalError::Full));
         assert_eq!(partition.delete_records(3).await.unwrap(), 3);
+        // The controller waits for a new partition, and deletions wait for the controller.
+        let settings = TopicSettings::default();
+        rt::timeout(std::time::Duration::from_secs(5), place.partition(1, &settings)).await.expect("made without waiting for room");
         drop(held);
         place.place_everything().await;
         for _ in 0..300 {
