@@ -1,5 +1,6 @@
 //! What `corelane log` says of the files of a stopped broker, beside what Kafka's own tool says of them.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -81,7 +82,7 @@ fn damage_is_named() {
     assert!(said.lines().last().is_some_and(|line| line.ends_with("1 damaged places")), "{said}");
 }
 
-/// Two indexes damaged, one missing, a snapshot damaged: named, made again, and whole from then on; the batches stay as they are. Not while the broker runs.
+/// Two indexes damaged, one missing, every producer snapshot damaged: named, made again, and whole from then on; the batches stay as they are. Not while the broker runs.
 fn hints_are_made_again() {
     let mut broker = written();
     broker.restart();
@@ -99,15 +100,23 @@ fn hints_are_made_again() {
     overwrite(&indexes[0], |bytes| bytes[5] ^= 0xff);
     overwrite(&times[0], |bytes| bytes.push(7));
     fs::remove_file(&indexes[1]).expect("an index");
-    for snapshot in of_kind(&directory, "snapshot") {
-        overwrite(&snapshot, |bytes| bytes[12] ^= 1);
-    }
+    let snapshots = of_kind(&directory, "snapshot");
+    assert!(!snapshots.is_empty(), "an idempotent producer has written, and segments have rolled since");
+    snapshots.iter().for_each(|snapshot| overwrite(snapshot, |bytes| bytes[12] ^= 1));
+    let damaged: Vec<&PathBuf> = snapshots.iter().chain([&indexes[0], &times[0]]).collect();
     let named = verify(broker.data());
     assert_eq!(named.status.code(), Some(1), "{}", text(&named.stdout));
+    assert_eq!(unnamed(&named, &damaged), [""; 0], "{}", text(&named.stdout));
     let repaired = log_command(&["verify", "--repair"], broker.data());
+    assert_eq!(unnamed(&repaired, &damaged), [""; 0], "{}", text(&repaired.stdout));
     assert!(repaired.status.success(), "{}{}", text(&repaired.stdout), text(&repaired.stderr));
     let again = verify(broker.data());
     assert!(again.status.success() && text(&again.stdout).contains(": 0 damaged places"), "{}", text(&again.stdout));
+    for snapshot in &snapshots {
+        let output = java_with("tools").arg("org.apache.kafka.tools.DumpLogSegments").arg("--files").arg(snapshot).output().expect("java");
+        let said = text(&output.stdout);
+        assert!(output.status.success() && said.contains("producerId: "), "{}: {said}{}", snapshot.display(), text(&output.stderr));
+    }
     assert!(indexes[1].exists() && segments.iter().all(|(path, bytes)| fs::read(path).expect("a segment") == *bytes));
 
     broker.restart();
@@ -189,6 +198,13 @@ fn log_command(arguments: &[&str], path: &Path) -> Output {
 
 fn verify(directory: &Path) -> Output {
     Command::new(places::corelane_binary()).args(["log", "verify"]).arg(directory).output().expect("the binary runs")
+}
+
+/// Those of the files that no line begins with.
+fn unnamed<'paths>(output: &Output, paths: &[&'paths PathBuf]) -> Vec<Cow<'paths, str>> {
+    let said = text(&output.stdout);
+    let is_named = |path: &str| said.lines().any(|line| line.strip_prefix(path).is_some_and(|rest| rest.starts_with(": ")));
+    paths.iter().map(|path| path.to_string_lossy()).filter(|path| !is_named(path)).collect()
 }
 
 /// Everything that the tool reads, in the order of the names.

@@ -27,7 +27,7 @@ pub fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests stand in the project's folder").to_path_buf()
 }
 
-/// What `scripts/test --install` put aside: `python/`, `node/`, `java/classes/`, `kafka/lib/`, `kafka/tools/`.
+/// What `scripts/test --install` put aside: `python/`, `node/`, `java/`, `go/`, `kafka/lib/`, `kafka/tools/`, `kafka/streams/`, `kafka/clients-3.9/`.
 pub fn tools() -> PathBuf {
     folder("CORELANE_TEST_TOOLS", || project().join("target/test-tools"))
 }
