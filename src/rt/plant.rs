@@ -5,7 +5,7 @@
 /// What is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plant {
-    /// The journal's groups are written without DSYNC.
+    /// The journal's groups are written without DSYNC, and its flushes do nothing.
     NoFlush,
     /// A duplicate is answered before its original is durable.
     EarlyDuplicate,
