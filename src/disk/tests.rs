@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::checkpoint::slot::Slot;
 use super::testing::{Broker, Random, World};
 use crate::rt;
 
@@ -208,6 +209,16 @@ fn a_partition_that_failed_leaves_the_ring_to_the_others() {
         broker.stop().await;
     });
     world.live(1, |_| async {});
+}
+
+/// A checkpoint in the second file frees the ring: were its name lost in a power failure, the first one would begin in what has been overwritten since.
+#[test]
+fn both_files_of_checkpoints_have_their_names_before_a_life_begins() {
+    let world = World::new(RING_BYTES, 1 << 20);
+    world.recover(2).unwrap();
+    for shard in 0..2 {
+        assert!(Slot::BOTH.iter().all(|slot| slot.path(&world.journal_directory(), shard).exists()), "shard {shard}");
+    }
 }
 
 /// Compaction is cut short at each of its steps, with a checkpoint before, after or none, and with bytes of the replaced segments still in the ring.

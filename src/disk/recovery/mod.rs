@@ -363,7 +363,9 @@ impl Recovery<'_> {
     }
 }
 
+/// The other file is made too, if it is not there: the next checkpoint frees room in the ring, so its name must not be lost in a power failure when nobody has flushed the directory since.
 fn write_first_checkpoint(turn: &CheckpointTurn, journal_id: Uuid, partitions: &[RecoveredPartition]) -> Result<(), RecoveryError> {
+    File::open_blocking(turn.slot.other().path(&turn.journal_directory, turn.shard), OpenMode::CREATE)?;
     let path = turn.slot.path(&turn.journal_directory, turn.shard);
     let records: Vec<PartitionRecord> = partitions
         .iter()
