@@ -5,14 +5,16 @@
 //! generation (KIP-447).
 
 use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::batch::record;
 use harness::broker::{Broker, BrokerOptions, java_with};
 use harness::committed::CommittedReader;
-use harness::places;
 use harness::raw::Connection;
+use harness::wait;
 
 use super::{Run, kill_and_restart};
 
@@ -22,6 +24,9 @@ const RECORDS_PER_TRANSACTION: usize = 5;
 
 /// For one round, whatever is killed.
 const ROUND_LIMIT: Duration = Duration::from_secs(300);
+
+/// For copiers that are left alone: they may have a JVM to load, and the sessions of the killed to wait for.
+const ENDING_LIMIT: Duration = Duration::from_secs(60);
 
 pub fn copies_hold_every_record_once() {
     let mut run = Run::begin();
@@ -35,6 +40,7 @@ pub fn copies_hold_every_record_once() {
             run.rest(from_ms, to_ms);
             copying.disturb(&mut run, &mut broker);
         }
+        copying.finish(&broker);
         println!("round {round}: {copying}");
         round += 1;
     }
@@ -43,6 +49,8 @@ pub fn copies_hold_every_record_once() {
 /// One round: a topic and its copy.
 struct Copying {
     round: u64,
+    /// Of the copiers; goes with the broker's folder.
+    log: PathBuf,
     began: Instant,
     copiers: Vec<Child>,
     readers: Vec<CommittedReader>,
@@ -64,10 +72,12 @@ impl Copying {
                 connection.append(&input(round), partition as i32, chunk.iter().map(|number| numbered(*number)).collect());
             }
         }
+        let log = broker.data().with_file_name("copiers.log");
         Copying {
             round,
             began: Instant::now(),
-            copiers: (0..COPIERS).map(|number| start_copier(broker, round, number)).collect(),
+            copiers: (0..COPIERS).map(|number| start_copier(broker, round, number, &log)).collect(),
+            log,
             readers: (0..COPIERS as i32).map(|partition| CommittedReader::new(&output(round), partition)).collect(),
             copied: vec![0; COPIERS],
             copier_kills: 0,
@@ -75,14 +85,23 @@ impl Copying {
         }
     }
 
-    /// Whether the copy holds everything; what it holds so far is compared with the input.
+    /// Whether the copy holds everything; what it holds so far is compared with the input. Each kind of kill has come by then.
     fn is_complete(&mut self, broker: &Broker) -> bool {
         assert!(self.began.elapsed() < ROUND_LIMIT, "{self} after {ROUND_LIMIT:?}");
+        self.read_on(broker);
+        let is_copied = self.copied.iter().all(|copied| *copied == RECORDS_PER_PARTITION);
+        is_copied && self.copier_kills > 0 && self.broker_kills > 0
+    }
+
+    /// Reads the copy up to where nothing comes at present; whether that is its end, with everything before it decided.
+    fn read_on(&mut self, broker: &Broker) -> bool {
         let mut connection = Connection::to(broker);
+        let mut is_end = true;
         for (partition, reader) in self.readers.iter_mut().enumerate() {
             loop {
                 let before = reader.next_offset();
-                for (offset, found) in reader.poll(&mut connection).expect("the broker is there").records {
+                let poll = reader.poll(&mut connection).expect("the broker is there");
+                for (offset, found) in poll.records {
                     let next = self.copied[partition];
                     assert!(next < RECORDS_PER_PARTITION, "partition {partition}: more than the input at offset {offset}: {found:?}");
                     let expected = numbered(next);
@@ -90,28 +109,51 @@ impl Copying {
                     self.copied[partition] += 1;
                 }
                 if reader.next_offset() == before {
+                    is_end &= before > 0 && before == poll.last_stable_offset && before == poll.high_watermark;
                     break;
                 }
             }
         }
-        self.copied.iter().all(|copied| *copied == RECORDS_PER_PARTITION)
+        is_end
     }
 
-    /// Kills somebody. Copiers that have ended, by themselves or so, come back: there may be something left for them.
+    /// Lets the copiers come to their ends, and once more from what was committed: one that copies again what is copied already would do it now. Then nothing but the input may be
+    /// there.
+    fn finish(&mut self, broker: &Broker) {
+        self.wait_for_ends();
+        self.copiers = (0..COPIERS).map(|number| start_copier(broker, self.round, number, &self.log)).collect();
+        self.wait_for_ends();
+        wait::until("the end of the copy", wait::PATIENCE, || self.read_on(broker).then_some(()));
+        assert_eq!(self.copied, [RECORDS_PER_PARTITION; COPIERS]);
+    }
+
+    /// A copier that finds nothing more ends by itself; one that still waits for something then has had its time.
+    fn wait_for_ends(&mut self) {
+        let began = Instant::now();
+        let is_over = |copier: &mut Child| copier.try_wait().expect("a child of ours can be awaited").is_some();
+        while !self.copiers.iter_mut().all(is_over) && began.elapsed() < ENDING_LIMIT {
+            thread::sleep(Duration::from_millis(100));
+        }
+        self.copiers.iter_mut().for_each(end);
+    }
+
+    /// Kills somebody: first a copier, then the broker, then by chance. Copiers that have ended, by themselves or so, come back: there may be something left for them.
     fn disturb(&mut self, run: &mut Run, broker: &mut Broker) {
-        match run.below(8) {
-            0 => {
-                kill_and_restart(broker);
-                self.broker_kills += 1;
-            }
-            _ => {
-                end(&mut self.copiers[run.below(COPIERS as u64) as usize]);
-                self.copier_kills += 1;
-            }
+        let is_brokers_turn = match (self.copier_kills, self.broker_kills) {
+            (0, _) => false,
+            (_, 0) => true,
+            _ => run.below(8) == 0,
+        };
+        if is_brokers_turn {
+            kill_and_restart(broker);
+            self.broker_kills += 1;
+        } else {
+            end(&mut self.copiers[run.below(COPIERS as u64) as usize]);
+            self.copier_kills += 1;
         }
         for (number, copier) in self.copiers.iter_mut().enumerate() {
             if copier.try_wait().expect("a child of ours can be awaited").is_some() {
-                *copier = start_copier(broker, self.round, number);
+                *copier = start_copier(broker, self.round, number, &self.log);
             }
         }
     }
@@ -149,7 +191,7 @@ fn numbered(number: usize) -> harness::batch::Record {
     record(&format!("key-{number}"), number.to_string())
 }
 
-fn start_copier(broker: &Broker, round: u64, number: usize) -> Child {
+fn start_copier(broker: &Broker, round: u64, number: usize, log: &Path) -> Child {
     let mut command = java_with("tools");
     command.arg("org.apache.kafka.tools.TransactionalMessageCopier").args(["--broker-list", &broker.bootstrap()]);
     command.args(["--input-topic", &input(round), "--input-partition", &number.to_string(), "--output-topic", &output(round)]);
@@ -159,7 +201,7 @@ fn start_copier(broker: &Broker, round: u64, number: usize) -> Child {
     if shares(round) {
         command.arg("--group-mode");
     }
-    let log = File::options().create(true).append(true).open(places::scratch().join("copiers.log")).expect("a log can be made");
+    let log = File::options().create(true).append(true).open(log).expect("a log can be made");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     command.spawn().expect("java")
 }

@@ -1,10 +1,9 @@
 //! Consumers join, leave and are killed under traffic, and the broker is stopped and killed: every record that was acknowledged reaches every group, at least once.
 //!
-//! There is a group of the classic protocol and one of the consumer protocol. Members are processes (tests/harness/bin/group-member.rs) that print a record before they commit it. What
-//! a group has committed never goes back.
+//! There is a group of the classic protocol and one of the consumer protocol. Members are processes (tests/harness/bin/member.rs) that print a record before they commit it. What
+//! a group has committed has been read, every record of it, and never goes back.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -26,6 +25,9 @@ const TOPIC: &str = "traffic";
 const PARTITIONS: i32 = 4;
 const MEMBERS_MAX: usize = 3;
 
+/// Less than this in a minute is not the traffic that is meant.
+const ACKNOWLEDGED_MIN: u64 = 1_000;
+
 /// When all faults are over: sessions of the killed have to end, and what is left has to be read.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -34,6 +36,41 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("soak-classic", &["group.protocol=classic", "session.timeout.ms=6000", "heartbeat.interval.ms=500"]),
     ("soak-consumer", &["group.protocol=consumer"]),
 ];
+
+/// What happens to broker and members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    MemberJoins,
+    MemberKilled,
+    MemberLeaves,
+    BrokerKilled,
+    BrokerStopped,
+}
+
+impl Event {
+    const ALL: [Event; 5] = [Event::MemberJoins, Event::MemberKilled, Event::MemberLeaves, Event::BrokerKilled, Event::BrokerStopped];
+
+    /// What has not happened yet comes first; then by chance.
+    fn next(run: &mut Run, happened: &Happened, members: usize) -> Option<Event> {
+        let drawn = match run.below(10) {
+            0 => Event::BrokerKilled,
+            1 => Event::BrokerStopped,
+            2..=3 => Event::MemberKilled,
+            4..=5 => Event::MemberLeaves,
+            _ => Event::MemberJoins,
+        };
+        let is_possible = |event: &Event| match event {
+            Event::MemberJoins => members < MEMBERS_MAX,
+            Event::MemberKilled | Event::MemberLeaves => members > 1,
+            Event::BrokerKilled | Event::BrokerStopped => true,
+        };
+        let new = Event::ALL.into_iter().filter(|event| !happened.contains_key(event));
+        new.chain([drawn, Event::MemberJoins]).find(is_possible)
+    }
+}
+
+/// How often.
+type Happened = BTreeMap<Event, u64>;
 
 pub fn every_record_reaches_every_group() {
     let mut run = Run::begin();
@@ -46,7 +83,7 @@ pub fn every_record_reaches_every_group() {
         connection.wait_for_coordinator(group.id);
         group.join(&broker);
     }
-    let (progress, mut events) = (Arc::new(Progress::default()), BTreeMap::<&str, u64>::new());
+    let (progress, mut happened) = (Arc::new(Progress::default()), Happened::new());
     let address = broker.address();
     thread::scope(|scope| {
         let _ending = StopAtEnd(&progress.stop);
@@ -55,8 +92,7 @@ pub fn every_record_reaches_every_group() {
         }
         while !run.is_over() {
             run.rest(500, 3_000);
-            let event = disturb(&mut run, &mut broker, &mut groups);
-            *events.entry(event).or_default() += 1;
+            disturb(&mut run, &mut broker, &mut groups, &mut happened);
         }
     });
     let mut connection = Connection::to(&broker);
@@ -67,10 +103,12 @@ pub fn every_record_reaches_every_group() {
             group.join(&broker);
         }
         wait::until(&format!("all records in {}", group.id), PATIENCE, || group.has_all(&ends).then_some(()));
-        group.check_committed(&mut connection);
+        wait::until(&format!("the positions of {}", group.id), PATIENCE, || group.check_committed(&mut connection).then_some(()));
         println!("{}: {} records came {} times", group.id, ends.iter().sum::<i64>(), group.deliveries());
     }
-    println!("{events:?}; {} records acknowledged, every one read by every group", writers.iter().map(Writer::promised).sum::<u64>());
+    let acknowledged: u64 = writers.iter().map(Writer::promised).sum();
+    println!("{happened:?}; {acknowledged} records acknowledged, every one read by every group");
+    assert!(acknowledged >= ACKNOWLEDGED_MIN && Event::ALL.iter().all(|event| happened.contains_key(event)));
 }
 
 /// Its traffic goes on through the broker's ends, at a pace that members keep up with.
@@ -78,40 +116,27 @@ fn writer(partition: i32, producer_id: i64) -> Writer {
     Writer::new(TOPIC, partition, Kind::Idempotent, producer_id).resting(Duration::from_millis(20))
 }
 
-/// One thing happens; which.
-fn disturb(run: &mut Run, broker: &mut Broker, groups: &mut [Group]) -> &'static str {
+/// One thing happens, to one of the groups if it is about members.
+fn disturb(run: &mut Run, broker: &mut Broker, groups: &mut [Group], happened: &mut Happened) {
     let index = run.below(groups.len() as u64) as usize;
-    let event = run.below(10);
     let group = &mut groups[index];
-    let event = match (event, group.members.len()) {
-        (0, _) => {
-            kill_and_restart(broker);
-            "the broker is killed"
-        }
-        (1, _) => {
+    let Some(event) = Event::next(run, happened, group.members.len()) else { return };
+    match event {
+        Event::MemberJoins => group.join(broker),
+        Event::MemberKilled => group.take_member(run).kill(),
+        Event::MemberLeaves => group.take_member(run).leave(),
+        Event::BrokerKilled => kill_and_restart(broker),
+        Event::BrokerStopped => {
             broker.terminate(Duration::from_secs(60));
             broker.restart();
-            "the broker is stopped"
         }
-        (2..=3, count) if count > 1 => {
-            let member = run.below(group.members.len() as u64) as usize;
-            group.members.remove(member).kill();
-            "a member is killed"
-        }
-        (4..=5, count) if count > 1 => {
-            let member = run.below(group.members.len() as u64) as usize;
-            group.members.remove(member).leave();
-            "a member leaves"
-        }
-        (_, count) if count < MEMBERS_MAX => {
-            group.join(broker);
-            "a member joins"
-        }
-        _ => "nothing",
-    };
+    }
+    *happened.entry(event).or_default() += 1;
     let mut connection = Connection::to(broker);
-    groups.iter_mut().for_each(|group| group.check_committed(&mut connection));
-    event
+    for group in groups {
+        // A coordinator that loads says nothing; it is asked again after the next event.
+        group.check_committed(&mut connection);
+    }
 }
 
 /// How often each record came, by partition and offset.
@@ -136,6 +161,11 @@ impl Group {
         self.members.push(Member::start(broker, self));
     }
 
+    fn take_member(&mut self, run: &mut Run) -> Member {
+        let member = run.below(self.members.len() as u64) as usize;
+        self.members.remove(member)
+    }
+
     fn has_all(&self, ends: &[i64]) -> bool {
         let delivered = self.delivered.lock().expect("nobody panics with it");
         let has_all = |(times, end): (&Vec<u32>, &i64)| times.len() as i64 == *end && times.iter().all(|times| *times > 0);
@@ -146,19 +176,30 @@ impl Group {
         self.delivered.lock().expect("nobody panics with it").iter().flatten().map(|times| u64::from(*times)).sum()
     }
 
-    /// What is committed has been read, and is not less than before. A coordinator that loads says nothing.
-    fn check_committed(&mut self, connection: &mut Connection) {
+    /// What is committed has been read, and is not less than before. Whether the coordinator told.
+    fn check_committed(&mut self, connection: &mut Connection) -> bool {
         let topic = OffsetFetchRequestTopic { name: Str::from(TOPIC), partition_indexes: (0..PARTITIONS).collect(), ..Default::default() };
         let request = OffsetFetchRequest { group_id: Str::from(self.id), topics: Some(vec![topic]), ..Default::default() };
         let answer = connection.call(5, &request);
         if answer.error_code != 0 {
-            return;
+            return false;
         }
         for partition in &answer.topics[0].partitions {
             let (index, offset) = (partition.partition_index as usize, partition.committed_offset);
             assert!(offset >= self.committed[index], "{}: partition {index} went from {} back to {offset}", self.id, self.committed[index]);
             self.committed[index] = offset;
+            // A member says what it has read before it commits; that may still be on its way to us.
+            wait::until(&format!("{} to have read partition {index} up to {offset}", self.id), wait::PATIENCE, || {
+                (self.read_prefix(index) >= offset).then_some(())
+            });
         }
+        true
+    }
+
+    /// Up to where every record of the partition has been read.
+    fn read_prefix(&self, partition: usize) -> i64 {
+        let delivered = self.delivered.lock().expect("nobody panics with it");
+        delivered[partition].iter().take_while(|times| **times > 0).count() as i64
     }
 }
 
@@ -169,7 +210,7 @@ struct Member {
 
 impl Member {
     fn start(broker: &Broker, group: &Group) -> Member {
-        let mut command = Command::new(env::var("CARGO_BIN_EXE_group-member").expect("cargo runs the tests"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_member"));
         command.args([&broker.bootstrap(), group.id, TOPIC]).args(group.settings);
         let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("a member can be started");
         let output = BufReader::new(process.stdout.take().expect("piped"));

@@ -21,12 +21,35 @@ use crate::writer::{Progress, StopAtEnd};
 const TELLERS: u64 = 6;
 const WATCHERS: usize = 2;
 
+/// Less than this in a minute is not the load that is meant; on a machine with two busy cores it is some thousands.
+const COMMITTED_MIN: usize = 100;
+
 /// What was done to the broker.
 #[derive(Debug, Default)]
 struct Faults {
     kills: u64,
     pauses: u64,
+    /// Connections that were cut.
     cuts: usize,
+}
+
+impl Faults {
+    /// Those that have not come yet come first; then by chance.
+    fn next(&self, run: &mut Run) -> Fault {
+        match (self.cuts, self.pauses, self.kills, run.below(4)) {
+            (0, ..) => Fault::Cut,
+            (_, 0, ..) => Fault::Pause,
+            (_, _, 0, _) | (.., 0) => Fault::Kill,
+            (.., 1) => Fault::Pause,
+            _ => Fault::Cut,
+        }
+    }
+}
+
+enum Fault {
+    Kill,
+    Pause,
+    Cut,
 }
 
 pub fn every_transaction_is_whole_or_nothing() {
@@ -71,16 +94,16 @@ fn transfer(teller: &mut Teller, address: SocketAddr, progress: &Progress, seed:
 }
 
 fn disturb(run: &mut Run, broker: &mut Broker, proxy: &Proxy, faults: &mut Faults) {
-    match run.below(4) {
-        0 => {
+    match faults.next(run) {
+        Fault::Kill => {
             kill_and_restart(broker);
             faults.kills += 1;
         }
-        1 => {
+        Fault::Pause => {
             pause(broker, Duration::from_millis(50 + run.below(2_000)));
             faults.pauses += 1;
         }
-        _ => faults.cuts += proxy.cut(),
+        Fault::Cut => faults.cuts += proxy.cut(),
     }
 }
 
@@ -129,12 +152,14 @@ fn compare_watched(broker: &Broker, watcher: usize, partitions: &mut [Watched], 
             partition.poll(&mut connection).expect("the broker is there");
             assert!(partition.reader.next_offset() > before, "watcher {watcher} comes to no end at {before} of partition {index}");
         }
+        assert!(live > 0, "watcher {watcher} has read nothing of partition {index} while it happened");
         check_watched(&partition.seen, history).unwrap_or_else(|anomaly| panic!("watcher {watcher}, partition {index}: {anomaly}"));
         println!("watcher {watcher}, partition {index}: {live} records read while it happened, {} in all", history.len());
     }
 }
 
 fn report(faults: &Faults, tellers: &[Teller], histories: &[History]) {
+    assert!(faults.kills > 0 && faults.pauses > 0 && faults.cuts > 0, "{faults:?}");
     let count = |told: Told| tellers.iter().flat_map(|teller| &teller.transfers).filter(|one| **one == told).count();
     println!(
         "{faults:?}: {} transfers committed, {} aborted, {} without an answer; {} committed records, each transaction whole or not there",
@@ -143,4 +168,5 @@ fn report(faults: &Faults, tellers: &[Teller], histories: &[History]) {
         count(Told::Unknown),
         histories.iter().map(Vec::len).sum::<usize>()
     );
+    assert!(count(Told::Committed) >= COMMITTED_MIN && count(Told::Aborted) > 0);
 }
