@@ -499,16 +499,21 @@ fn a_durable_write_is_quick_beside_a_busy_shard() {
     assert!(median < Duration::from_millis(20), "half of the durable writes took more than {median:?}");
 }
 
-/// Runs one of the ignored tests below, the part of a test that needs a process of its own.
+/// Set in the process that a test starts to be the one which it looks at.
+const IS_CHILD: &str = "CORELANE_TEST_IS_CHILD";
+
+fn is_child() -> bool {
+    std::env::var_os(IS_CHILD).is_some()
+}
+
+/// The test that calls this, once more in a process of its own, which is to end or to be stopped.
 fn child_process(test: &str) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", &format!("rt::tests::{test}"), "--ignored", "--nocapture"]);
+    command.args(["--exact", &format!("rt::tests::{test}"), "--nocapture"]).env(IS_CHILD, "yes");
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-#[test]
-#[ignore = "runs in every run, as a process of its own that a_panic_ends_the_process starts, because the panic aborts it"]
-fn child_with_a_panicking_shard() {
+fn panic_on_a_shard() {
     let shards = start(&two_cores(), |shard| async move {
         if shard == ShardId(1) {
             sleep(Duration::from_millis(5)).await;
@@ -522,7 +527,10 @@ fn child_with_a_panicking_shard() {
 /// One shard panics, the other sleeps for ever: the process ends, and its last line says why.
 #[test]
 fn a_panic_ends_the_process() {
-    let output = child_process("child_with_a_panicking_shard").wait_with_output().unwrap();
+    if is_child() {
+        return panic_on_a_shard();
+    }
+    let output = child_process("a_panic_ends_the_process").wait_with_output().unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{complaint}");
     let last_line =
@@ -530,9 +538,8 @@ fn a_panic_ends_the_process() {
     assert!(last_line.contains("shard-1") && last_line.contains("tests.rs"), "{last_line}");
 }
 
-#[test]
-#[ignore = "runs in every run, as a process of its own that a_stopped_process_goes_on starts, because it is stopped by a signal"]
-fn child_under_load() {
+/// Hops, timers and writes without an end; a line now and then says that they go on.
+fn work_for_ever() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("load");
     let ends = mesh_for::<u64>(2, 64);
@@ -571,7 +578,10 @@ fn child_under_load() {
 /// A process that was stopped for longer than glommio's preempt timer, again and again under load, goes on each time: hops, timers and writes.
 #[test]
 fn a_stopped_process_goes_on() {
-    let mut child = child_process("child_under_load");
+    if is_child() {
+        return work_for_ever();
+    }
+    let mut child = child_process("a_stopped_process_goes_on");
     let process = child.id() as i32;
     let signal = |signal| {
         // SAFETY: the child was started here and has not been waited for.
@@ -597,9 +607,7 @@ fn a_stopped_process_goes_on() {
     assert!(went_on, "after a stop the process hung");
 }
 
-#[test]
-#[ignore = "runs in every run, as a process of its own that signals_are_heard starts, because it is sent signals"]
-fn child_waiting_for_a_signal() {
+fn wait_for_a_signal() {
     let termination = signal::Termination::listen().unwrap();
     println!("ready");
     println!("heard {:?}", run(|| termination.wait()));
@@ -608,8 +616,11 @@ fn child_waiting_for_a_signal() {
 /// The signals that ask for an end arrive as a future, each under its name.
 #[test]
 fn signals_are_heard() {
+    if is_child() {
+        return wait_for_a_signal();
+    }
     for (signal, name) in [(libc::SIGTERM, "Terminate"), (libc::SIGINT, "Interrupt")] {
-        let mut child = child_process("child_waiting_for_a_signal");
+        let mut child = child_process("signals_are_heard");
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         assert!(lines.any(|line| line.contains("ready")));
         // SAFETY: the child was started here and has not been waited for.

@@ -38,13 +38,7 @@ fn replicas_are_spread_and_stay() {
     assert_eq!(before.values().map(Vec::len).sum::<usize>(), PARTITIONS as usize);
     assert!(before.len() == 3 && before.values().all(|partitions| partitions.len() >= 2), "{before:?}");
     for is_clean in [false, true] {
-        if is_clean {
-            assert!(broker.terminate(Duration::from_secs(60)).success() || broker.target() == Target::Kafka);
-        } else {
-            broker.kill();
-        }
-        broker.restart();
-        let mut connection = Connection::to(&broker);
+        let mut connection = end_and_start(&mut broker, is_clean);
         connection.wait_for_leaders(TOPIC, PARTITIONS);
         assert_eq!(places(&mut connection), before);
         for partition in 0..PARTITIONS {
@@ -82,19 +76,24 @@ fn a_replica_moves_beside_traffic_and_stays() {
     assert_eq!(connection.read_all(topic, 0, 0).len(), records);
     assert_eq!(move_to(&mut connection, &there, topic, 0), ErrorCode::None, "it is there");
     for is_clean in [false, true] {
-        if is_clean {
-            assert!(broker.terminate(Duration::from_secs(60)).success() || broker.target() == Target::Kafka);
-        } else {
-            broker.kill();
-        }
-        broker.restart();
-        let mut connection = Connection::to(&broker);
+        let mut connection = end_and_start(&mut broker, is_clean);
         connection.wait_for_leaders(topic, 1);
         assert_eq!(place_of(&mut connection, topic), there, "and not in {here}");
         assert_eq!(connection.read_all(topic, 0, 0).len(), records);
         connection.append(topic, 0, vec![record("k", "later")]);
         records += 1;
     }
+}
+
+/// Another life behind either kind of end.
+fn end_and_start(broker: &mut Broker, is_clean: bool) -> Connection {
+    if is_clean {
+        assert!(broker.terminate(Duration::from_secs(60)).success() || broker.target() == Target::Kafka);
+    } else {
+        broker.kill();
+    }
+    broker.restart();
+    Connection::to(broker)
 }
 
 fn moves_are_checked() {

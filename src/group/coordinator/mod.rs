@@ -35,13 +35,15 @@ pub(crate) use self::turn::Turn;
 /// No metadata has been seen yet.
 const NO_TOPICS_YET: i64 = -1;
 
+type Groups = HashMap<Str, Group, foldhash::fast::RandomState>;
+
 #[derive(Debug)]
 pub struct Coordinator {
     config: GroupConfig,
     image: Arc<Image>,
     topics_version: u64,
     newest_topics: i64,
-    groups: HashMap<Str, Group, foldhash::fast::RandomState>,
+    groups: Groups,
     offsets: Offsets,
     timers: Timers,
     /// Set while the log is being read: nothing is decided then.
@@ -93,16 +95,8 @@ impl Coordinator {
         self.is_loading = false;
         self.next_sweep_ms = now.steady_ms.saturating_add(self.config.offsets_retention_check_interval_ms);
         let mut step = Step::default();
-        let mut turn = Turn {
-            now,
-            config: &self.config,
-            image: &self.image,
-            topics_version: self.topics_version,
-            newest_topics: self.newest_topics,
-            timers: &mut self.timers,
-            step: &mut step,
-        };
-        for group in self.groups.values_mut() {
+        let (groups, mut turn) = self.groups_and_turn(now, &mut step);
+        for group in groups.values_mut() {
             group.on_loaded(&mut turn);
         }
         assert!(step.is_empty(), "nobody waits and nothing is decided while members may still show up");
@@ -205,6 +199,11 @@ impl Coordinator {
 
     /// The group, if it is there, and a turn to decide with.
     pub(crate) fn turn<'a>(&'a mut self, now: Now, group_id: &str, step: &'a mut Step) -> (Option<&'a mut Group>, Turn<'a>) {
+        let (groups, turn) = self.groups_and_turn(now, step);
+        (groups.get_mut(group_id), turn)
+    }
+
+    fn groups_and_turn<'a>(&'a mut self, now: Now, step: &'a mut Step) -> (&'a mut Groups, Turn<'a>) {
         let turn = Turn {
             now,
             config: &self.config,
@@ -214,7 +213,7 @@ impl Coordinator {
             timers: &mut self.timers,
             step,
         };
-        (self.groups.get_mut(group_id), turn)
+        (&mut self.groups, turn)
     }
 
     #[cfg(test)]

@@ -4,9 +4,8 @@
 use proptest::prelude::*;
 
 use super::files::check_files;
+use super::home::{Home, live_in};
 use super::*;
-use crate::disk::directories::DataDirectory;
-use crate::disk::recovery::{RecoveryOptions, data_directory, mark_clean_blocking, recover_blocking};
 
 const TOPIC_ID: Uuid = Uuid::from_u128(77);
 const PARTITIONS: i32 = 3;
@@ -69,41 +68,11 @@ impl Sent {
 
 type AllSent = [Sent; PARTITIONS as usize];
 
-fn settings() -> TopicSettings {
-    TopicSettings { internal_segment_bytes: Some(20_000), index_interval_bytes: 700, ..TopicSettings::default() }
-}
-
 /// One life. Returns what the producers know at its end.
 fn live(parent: &Path, number: i32, plan: LifePlan, sent: AllSent) -> AllSent {
-    let (_, directories) = data_directory::open_blocking(&[parent.join("data")], 1, None).unwrap();
-    let journal_directory = parent.join("journal");
-    let recovered = recover_blocking(&RecoveryOptions {
-        data_directories: &directories,
-        journal_directory: &journal_directory,
-        journal_bytes: 1 << 20,
-        shards: 1,
-        owner: &|_| 0,
-        direct: true,
-        now_ms: rt::wall_clock_ms(),
-    });
-    let mut recovered = recovered.unwrap_or_else(|error| panic!("{error}"));
-    let start = recovered.shards.remove(0);
-    let files_are_whole = start.files_are_whole;
-    let (is_clean, data_directory) = (plan.is_clean, directories[0].clone());
-    let sent = rt::run(move || async move {
-        let (journal, placement) = start.begin();
-        let options = PartitionsOptions {
-            tail_bytes_max: 50_000,
-            index_bytes_max: 3_000,
-            files_open_max: 3,
-            files_are_whole,
-            ..PartitionsOptions::default()
-        };
-        let partitions = Partitions::new(journal, placement.clone(), options);
-        for recovered in start.partitions {
-            partitions.open(recovered, Arc::from("orders"), &settings());
-        }
-        let mut life = Life { partitions, placement, sent, answers: Vec::new(), data_directory };
+    let options = PartitionsOptions { tail_bytes_max: 50_000, index_bytes_max: 3_000, files_open_max: 3, ..PartitionsOptions::default() };
+    live_in(parent, &["data"], 1 << 20, plan.is_clean, options, move |home| async move {
+        let mut life = Life { home, sent, answers: Vec::new() };
         life.begin(number).await;
         for step in plan.steps {
             life.take(step).await;
@@ -112,32 +81,20 @@ fn live(parent: &Path, number: i32, plan: LifePlan, sent: AllSent) -> AllSent {
             life.end_cleanly().await;
         }
         life.sent
-    });
-    if is_clean {
-        mark_clean_blocking(&journal_directory, &directories, 1).unwrap();
-    }
-    sent
+    })
 }
 
 struct Life {
-    partitions: Rc<Partitions>,
-    placement: Rc<Placement>,
+    home: Rc<Home>,
     sent: AllSent,
     /// Batches whose answers are awaited: partition, index of the batch, group.
     answers: Vec<(i32, usize, GroupSequence)>,
-    data_directory: DataDirectory,
 }
 
 impl Life {
     async fn begin(&mut self, number: i32) {
         for partition in 0..PARTITIONS {
-            let new = NewPartition {
-                id: TopicIdPartition::new(TOPIC_ID, partition),
-                topic: Arc::from("orders"),
-                data_directory: self.data_directory.path.clone(),
-                directory_id: self.data_directory.id,
-            };
-            self.partitions.create(new, &settings()).await.unwrap().become_leader(number);
+            self.home.create(TopicIdPartition::new(TOPIC_ID, partition)).await.become_leader(number);
         }
         for partition in 0..PARTITIONS {
             self.check(partition).await;
@@ -151,7 +108,7 @@ impl Life {
     }
 
     fn get(&self, partition: i32) -> Rc<Partition> {
-        self.partitions.get(&TopicIdPartition::new(TOPIC_ID, partition)).unwrap()
+        self.home.partitions.get(&TopicIdPartition::new(TOPIC_ID, partition)).unwrap()
     }
 
     /// What was acknowledged is there, and all that is there was sent, in order.
@@ -221,7 +178,7 @@ impl Life {
                 self.send(number, index).await;
             }
             Step::HearAll => self.hear_all().await,
-            Step::Place => self.placement.place_now().await.unwrap(),
+            Step::Place => self.home.placement.place_now().await.unwrap(),
             Step::DeleteRecords(number, share) => {
                 let partition = self.get(number);
                 let start = partition.log_start_offset();
@@ -246,7 +203,7 @@ impl Life {
 
     async fn end_cleanly(&mut self) {
         self.hear_all().await;
-        self.partitions.shut_down().await.unwrap();
+        self.home.partitions.shut_down().await.unwrap();
         for number in 0..PARTITIONS {
             check_files(&self.get(number));
         }

@@ -4,6 +4,7 @@ mod append;
 mod compaction;
 mod durability;
 mod files;
+mod home;
 mod lives;
 mod moving;
 mod offsets;

@@ -4,35 +4,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::files::check_files;
+use super::home::{Home, live_in};
 use super::*;
-use crate::disk::directories::DataDirectory;
-use crate::disk::recovery::{RecoveryOptions, data_directory, mark_clean_blocking, recover_blocking};
 
 const ID: TopicIdPartition = TopicIdPartition::new(Uuid::from_u128(77), 0);
 /// A segment of the tests is copied in about a second.
 const SLOW: f64 = 20_000.0;
 
-fn settings() -> TopicSettings {
-    TopicSettings { internal_segment_bytes: Some(20_000), index_interval_bytes: 700, ..TopicSettings::default() }
-}
-
-/// One shard over two data directories.
-struct Home {
-    directories: Vec<DataDirectory>,
-    placement: Rc<Placement>,
-    partitions: Rc<Partitions>,
-}
-
 impl Home {
     /// The partition of the tests, made in the first directory if it does not exist.
     async fn partition(&self) -> Rc<Partition> {
-        let new = NewPartition {
-            id: ID,
-            topic: Arc::from("orders"),
-            data_directory: self.directories[0].path.clone(),
-            directory_id: self.directories[0].id,
-        };
-        let partition = self.partitions.create(new, &settings()).await.unwrap();
+        let partition = self.create(ID).await;
         partition.become_leader(partition.latest_epoch().max(0));
         partition
     }
@@ -57,45 +39,14 @@ fn live<T: Send + 'static, F: Future<Output = T>>(
     bytes_per_second: f64,
     body: impl FnOnce(Rc<Home>) -> F + Send + 'static,
 ) -> T {
-    let paths = [parent.join("a"), parent.join("b")];
-    let (_, directories) = data_directory::open_blocking(&paths, 1, None).unwrap();
-    let journal_directory = parent.join("journal");
-    let recovered = recover_blocking(&RecoveryOptions {
-        data_directories: &directories,
-        journal_directory: &journal_directory,
-        journal_bytes: 4 << 20,
-        shards: 1,
-        owner: &|_| 0,
-        direct: true,
-        now_ms: rt::wall_clock_ms(),
-    });
-    let mut recovered = recovered.unwrap_or_else(|error| panic!("{error}"));
-    let start = recovered.shards.remove(0);
-    let (known, deleted) = (directories.clone(), recovered.report.deleted.clone());
-    let outcome = rt::run(move || async move {
-        let (journal, placement) = start.begin();
-        let options = PartitionsOptions {
-            tail_bytes_max: 0,
-            files_are_whole: start.files_are_whole,
-            move_bytes_per_second: bytes_per_second,
-            ..PartitionsOptions::default()
-        };
-        let partitions = Partitions::new(journal, placement.clone(), options);
-        partitions.remove_directories(deleted);
-        for recovered in start.partitions {
-            partitions.open(recovered, Arc::from("orders"), &settings());
-        }
-        let home = Rc::new(Home { directories: known, placement, partitions });
+    let options = PartitionsOptions { tail_bytes_max: 0, move_bytes_per_second: bytes_per_second, ..PartitionsOptions::default() };
+    live_in(parent, &["a", "b"], 4 << 20, is_clean, options, move |home| async move {
         let outcome = body(home.clone()).await;
         if is_clean {
             home.partitions.shut_down().await.unwrap();
         }
         outcome
-    });
-    if is_clean {
-        mark_clean_blocking(&journal_directory, &directories, 1).unwrap();
-    }
-    outcome
+    })
 }
 
 async fn until(what: &str, is_so: impl Fn() -> bool) {
