@@ -1,10 +1,12 @@
 //! Consumers join, leave and are killed under traffic, and the broker is stopped and killed: every record that was acknowledged reaches every group, at least once.
 //!
 //! There is a group of the classic protocol and one of the consumer protocol. Members are processes (tests/harness/bin/member.rs) that print a record before they commit it. What
-//! a group has committed has been read, every record of it, and never goes back.
+//! a group has committed has been read, every record of it, and never goes back. What members and coordinator say to each other is listened to (`observer`): no partition has two owners
+//! in one generation or epoch (`owners`).
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -18,6 +20,7 @@ use harness::raw::Connection;
 use harness::wait;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::observer::Observer;
 use super::{Run, kill_and_restart};
 use crate::writer::{Kind, Progress, StopAtEnd, Writer};
 
@@ -74,14 +77,17 @@ type Happened = BTreeMap<Event, u64>;
 
 pub fn every_record_reaches_every_group() {
     let mut run = Run::begin();
-    let mut broker = Broker::start(BrokerOptions::default().set("log.flush.interval.messages", 1));
+    let observer = Observer::listen();
+    let advertised = format!("PLAINTEXT://{}", observer.address());
+    let mut broker = Broker::start(BrokerOptions::default().set("log.flush.interval.messages", 1).set("advertised.listeners", advertised));
+    observer.lead_to(broker.address());
     let mut connection = Connection::to(&broker);
     connection.create_topic(TOPIC, PARTITIONS);
     let mut writers: Vec<Writer> = (0..PARTITIONS).map(|partition| writer(partition, connection.producer_id())).collect();
-    let mut groups: Vec<Group> = GROUPS.iter().map(|(id, settings)| Group::new(id, settings)).collect();
+    let mut groups: Vec<Group> = GROUPS.iter().map(|(id, settings)| Group::new(id, settings, observer.address())).collect();
     for group in &mut groups {
         connection.wait_for_coordinator(group.id);
-        group.join(&broker);
+        group.join();
     }
     let (progress, mut happened) = (Arc::new(Progress::default()), Happened::new());
     let address = broker.address();
@@ -93,6 +99,7 @@ pub fn every_record_reaches_every_group() {
         while !run.is_over() {
             run.rest(500, 3_000);
             disturb(&mut run, &mut broker, &mut groups, &mut happened);
+            observer.owners().check();
         }
     });
     let mut connection = Connection::to(&broker);
@@ -100,12 +107,16 @@ pub fn every_record_reaches_every_group() {
     writers.iter_mut().for_each(|writer| writer.verify(&mut connection));
     for group in &mut groups {
         if group.members.is_empty() {
-            group.join(&broker);
+            group.join();
         }
         wait::until(&format!("all records in {}", group.id), PATIENCE, || group.has_all(&ends).then_some(()));
         wait::until(&format!("the positions of {}", group.id), PATIENCE, || group.check_committed(&mut connection).then_some(()));
+        let (generations, members) = observer.owners().seen(group.id);
         println!("{}: {} records came {} times", group.id, ends.iter().sum::<i64>(), group.deliveries());
+        println!("{}: no partition had two owners in any of {generations} generations or epochs, with {members} members in all", group.id);
+        assert!(generations > 1 && members > 1, "{} has hardly moved", group.id);
     }
+    observer.owners().check();
     let acknowledged: u64 = writers.iter().map(Writer::promised).sum();
     println!("{happened:?}; {acknowledged} records acknowledged, every one read by every group");
     assert!(acknowledged >= ACKNOWLEDGED_MIN && Event::ALL.iter().all(|event| happened.contains_key(event)));
@@ -122,7 +133,7 @@ fn disturb(run: &mut Run, broker: &mut Broker, groups: &mut [Group], happened: &
     let group = &mut groups[index];
     let Some(event) = Event::next(run, happened, group.members.len()) else { return };
     match event {
-        Event::MemberJoins => group.join(broker),
+        Event::MemberJoins => group.join(),
         Event::MemberKilled => group.take_member(run).kill(),
         Event::MemberLeaves => group.take_member(run).leave(),
         Event::BrokerKilled => kill_and_restart(broker),
@@ -145,6 +156,8 @@ type Delivered = Vec<Vec<u32>>;
 struct Group {
     id: &'static str,
     settings: &'static [&'static str],
+    /// Where its members find the broker.
+    address: SocketAddr,
     members: Vec<Member>,
     delivered: Arc<Mutex<Delivered>>,
     /// What was committed when it was last asked for.
@@ -152,13 +165,14 @@ struct Group {
 }
 
 impl Group {
-    fn new(id: &'static str, settings: &'static [&'static str]) -> Group {
+    fn new(id: &'static str, settings: &'static [&'static str], address: SocketAddr) -> Group {
         let of_all = PARTITIONS as usize;
-        Group { id, settings, members: Vec::new(), delivered: Arc::new(Mutex::new(vec![Vec::new(); of_all])), committed: vec![-1; of_all] }
+        let delivered = Arc::new(Mutex::new(vec![Vec::new(); of_all]));
+        Group { id, settings, address, members: Vec::new(), delivered, committed: vec![-1; of_all] }
     }
 
-    fn join(&mut self, broker: &Broker) {
-        self.members.push(Member::start(broker, self));
+    fn join(&mut self) {
+        self.members.push(Member::start(self));
     }
 
     fn take_member(&mut self, run: &mut Run) -> Member {
@@ -209,9 +223,9 @@ struct Member {
 }
 
 impl Member {
-    fn start(broker: &Broker, group: &Group) -> Member {
+    fn start(group: &Group) -> Member {
         let mut command = Command::new(env!("CARGO_BIN_EXE_member"));
-        command.args([&broker.bootstrap(), group.id, TOPIC]).args(group.settings);
+        command.args([&group.address.to_string(), group.id, TOPIC]).args(group.settings);
         let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("a member can be started");
         let output = BufReader::new(process.stdout.take().expect("piped"));
         let delivered = Arc::clone(&group.delivered);

@@ -2,6 +2,8 @@
 
 mod copiers;
 mod groups;
+mod observer;
+mod owners;
 mod proxy;
 mod transactions;
 
@@ -15,11 +17,12 @@ use rustix::process::Signal;
 
 use self::copiers::copies_hold_every_record_once;
 use self::groups::every_record_reaches_every_group;
+use self::owners::two_owners_are_noticed;
 use self::transactions::every_transaction_is_whole_or_nothing;
 use crate::rounds;
 use crate::writer::mix;
 
-pub const GROUPS: &[OwnBrokerCase] = own_broker_cases![every_record_reaches_every_group];
+pub const GROUPS: &[OwnBrokerCase] = own_broker_cases![every_record_reaches_every_group, two_owners_are_noticed];
 pub const TRANSACTIONS: &[OwnBrokerCase] = own_broker_cases![every_transaction_is_whole_or_nothing, copies_hold_every_record_once];
 
 /// Chances and time of one run.
