@@ -119,6 +119,7 @@ fn dump_entry(number: u64, entry: &Entry, options: &DumpOptions, out: &mut impl 
         )?,
         EntryKind::BlockPrefix => write!(out, " segment: {segment_base} position: {position} size: {}", payload.len())?,
         EntryKind::Truncate => write!(out, " endOffset: {base_offset} segment: {segment_base} position: {position}")?,
+        EntryKind::CutBefore => write!(out, " segment: {segment_base} position: {position}")?,
         EntryKind::LogStart => write!(out, " logStartOffset: {base_offset}")?,
         EntryKind::Roll => write!(out, " segment: {base_offset}")?,
         EntryKind::Swap => write!(out, " segments: {segment_base} to {base_offset}")?,

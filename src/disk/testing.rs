@@ -220,7 +220,7 @@ impl FakePartition {
         }
         let swapped = self.journal.append(&EntryHeader::swapped(self.key, book.base_offset), &[]).expect("there is room");
         self.journal.wait_durable(swapped.sequence).await.expect("the journal works");
-        self.journal.let_go_of(written.sequence);
+        self.journal.let_go_of(&self.key, written.sequence);
     }
 
     /// Cuts the log to its first `batches` batches, as a follower does.

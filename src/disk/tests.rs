@@ -2,7 +2,10 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
+
 use super::checkpoint::slot::Slot;
+use super::journal::{EntryHeader, JournalError};
 use super::testing::{Broker, Random, World};
 use crate::rt;
 
@@ -207,6 +210,79 @@ fn a_partition_that_failed_leaves_the_ring_to_the_others() {
     world.live(1, |broker| async move {
         broker.partition(0).append_durably(1, 10).await;
         broker.stop().await;
+    });
+    world.live(1, |_| async {});
+}
+
+/// Files fail while a batch of several pieces, a segment that has just begun, a cut through an earlier segment and an exchange of segments wait for them. All of it goes round and round in the
+/// ring with the others' traffic, and a restart finds everything.
+#[test]
+fn whatever_waits_for_failed_files_leaves_the_ring_to_the_others() {
+    let mut world = World::new(RING_BYTES, 30_000);
+    let data = world.data_path();
+    world.live(1, move |broker| async move {
+        let failing: Vec<_> = (0..4).map(|number| broker.create(number)).collect();
+        let well = broker.create(4);
+        for partition in &failing {
+            for _ in 0..20 {
+                partition.append_durably(2, 5000).await;
+            }
+        }
+        broker.place_all().await;
+        let journal = &broker.shards[0].0;
+        let error = JournalError::Failed { path: data.clone(), cause: "of the test".into() };
+        failing[1].expire(false).await;
+        failing[2].truncate(8).await;
+        failing[3].merge_segments(2, 2).await;
+        failing[0].append_durably(1, 25_000).await;
+        failing[0].append_durably(1, 150_000).await;
+        failing[2].append_durably(1, 3000).await;
+        for partition in &failing {
+            journal.fail_partition(&partition.key, &error);
+        }
+        let mut laps = 0;
+        while laps < 6 {
+            well.append_durably(2, 9000).await;
+            laps = journal.statistics().written_bytes / RING_BYTES;
+        }
+        assert!(failing.iter().all(|partition| partition.failed.get()) && !well.failed.get());
+        assert_eq!(journal.failure(), None);
+        let (waiting, (used, capacity)) = (journal.waiting_count(), journal.used_bytes());
+        assert!(waiting >= 6 && used < capacity, "{waiting} wait, {used} of {capacity} bytes are used");
+        assert!(broker.shards[0].1.shut_down().await.is_err(), "it cannot stop cleanly");
+    });
+    let count = |world: &World| std::fs::read_dir(world.data_path().join("orders-2")).unwrap().count();
+    let before = count(&world);
+    world.live(1, |broker| async move {
+        for number in 0..5 {
+            broker.partition(number).append_durably(1, 10).await;
+        }
+        broker.stop().await;
+    });
+    assert!(count(&world) < before, "files behind the cut are gone");
+    world.live(1, |_| async {});
+}
+
+/// A write that fails may leave nothing of the block that it was about to write again, and of what was acknowledged in it long since.
+#[test]
+fn what_a_failed_write_may_have_torn_stays_in_the_ring() {
+    let mut world = World::new(RING_BYTES, 1 << 20);
+    world.live(1, |broker| async move {
+        let (failing, well) = (broker.create(0), broker.create(1));
+        failing.append_durably(1, 1000).await;
+        broker.place_all().await;
+        let segment = super::placement::segment::segment_path(&failing.directory, 0);
+        let placed = Bytes::from(std::fs::read(&segment).unwrap()).slice(..failing.placed.get().size_bytes as usize);
+        failing.append_durably(1, 500).await;
+        let journal = &broker.shards[0].0;
+        let error = JournalError::Failed { path: segment.clone(), cause: "of the test".into() };
+        journal.fail_torn_partition(&failing.key, &error, vec![(EntryHeader::block_prefix(failing.key, 0, 0), placed)]);
+        std::fs::write(&segment, [0xee; 4096]).unwrap();
+        let mut laps = 0;
+        while laps < 4 {
+            well.append_durably(2, 9000).await;
+            laps = journal.statistics().written_bytes / RING_BYTES;
+        }
     });
     world.live(1, |_| async {});
 }

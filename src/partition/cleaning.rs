@@ -358,7 +358,7 @@ impl Partition {
         self.environment.reader.end_swap(&self.id, book.base_offset);
         let swapped = self.environment.append_entry(EntryHeader::swapped(self.id, book.base_offset), &[], || {}).await?;
         self.environment.journal.wait_durable(swapped).await?;
-        self.environment.journal.let_go_of(sequence);
+        self.environment.journal.let_go_of(&self.id, sequence);
         Ok(())
     }
 }

@@ -576,7 +576,7 @@ impl Partition {
         }
         drop((held, turn));
         self.put_aside(&former).await;
-        self.environment.journal.let_go_of(moved.sequence);
+        self.environment.journal.let_go_of(&self.id, moved.sequence);
         Ok(())
     }
 

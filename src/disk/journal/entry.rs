@@ -56,6 +56,9 @@ pub enum EntryKind {
     /// The replica's files are in another data directory from here on, as the payload says (`ReplicaMove`). Until the old directory has been put aside the entry stays in the ring, so that
     /// a start does what is left of it.
     Moved = 11,
+    /// The log was cut before at `position` of the segment, or further in front, and the files may still hold what was behind: a `Truncate` whose files failed, so that it has to stay in
+    /// the ring. It takes away nothing of what the journal holds.
+    CutBefore = 12,
 }
 
 impl EntryKind {
@@ -78,6 +81,7 @@ impl EntryKind {
             9 => Self::Swap,
             10 => Self::Swapped,
             11 => Self::Moved,
+            12 => Self::CutBefore,
             _ => return None,
         })
     }
@@ -118,6 +122,11 @@ impl EntryHeader {
     /// The log now ends before `end_offset`, at `position` of the segment.
     pub fn truncate(partition: TopicIdPartition, segment_base: i64, position: u32, end_offset: i64) -> Self {
         Self { segment_base, position, base_offset: end_offset, ..Self::empty(EntryKind::Truncate, partition) }
+    }
+
+    /// The files may hold what was cut away there.
+    pub fn cut_before(partition: TopicIdPartition, segment_base: i64, position: u32) -> Self {
+        Self { segment_base, position, ..Self::empty(EntryKind::CutBefore, partition) }
     }
 
     pub fn log_start(partition: TopicIdPartition, log_start_offset: i64) -> Self {

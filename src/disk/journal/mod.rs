@@ -61,6 +61,10 @@ pub const GROUPS_IN_FLIGHT_MAX: usize = 2;
 /// Placement begins when this part of the ring is in use: early enough that it ends before the ring is full, late enough that it has much to write in one piece.
 const PLACEMENT_SHARE: u64 = 4;
 
+/// The same where files take nothing at present: this part of what they leave of the ring. What waits for them is written once more whenever the ring's room is to be taken again, so
+/// that is done less often.
+const PLACEMENT_SHARE_IN_TROUBLE: u64 = 2;
+
 /// This part of the ring is kept for placement's own entries (`BlockPrefix`), without which a full ring could not be emptied.
 const RESERVE_SHARE: u64 = 8;
 
@@ -153,6 +157,8 @@ enum Appender {
     Client,
     Release,
     Upkeep,
+    /// As `Upkeep`, with what the ring holds already.
+    Carry,
 }
 
 impl Journal {
@@ -328,7 +334,7 @@ impl Journal {
         self.admit(appender, payload_bytes)?;
         let (written, is_under_pressure) = {
             let mut state = self.state.borrow_mut();
-            (state.put(header, payload, payload_bytes, is_strong), state.is_under_pressure())
+            (state.put(appender, header, payload, payload_bytes, is_strong), state.is_under_pressure())
         };
         trace::appended(self.journal_id, written.sequence, header);
         self.wake_writer();
@@ -456,9 +462,10 @@ impl State {
 
     fn has_room(&self, appender: Appender, payload_bytes: usize) -> bool {
         let reserve_bytes = match appender {
-            Appender::Client => self.reserve_bytes(),
+            // What has to be carried forward must find room in one piece.
+            Appender::Client => self.reserve_bytes() + self.backlog.stuck_change_bytes_max().min(self.ring.capacity_bytes() / 4),
             Appender::Release => self.reserve_bytes() / 2,
-            Appender::Upkeep => 0,
+            Appender::Upkeep | Appender::Carry => 0,
         };
         let entry_bytes = entry_bytes(payload_bytes);
         if self.open_group_takes(entry_bytes) {
@@ -469,7 +476,7 @@ impl State {
     }
 
     /// Copies an admitted entry into the open group, or into a new one where it does not fit any more.
-    fn put(&mut self, header: &EntryHeader, payload: &[&[u8]], payload_bytes: usize, is_strong: bool) -> Written {
+    fn put(&mut self, appender: Appender, header: &EntryHeader, payload: &[&[u8]], payload_bytes: usize, is_strong: bool) -> Written {
         let entry_bytes = entry_bytes(payload_bytes);
         if self.open_group_takes(entry_bytes) {
             self.ring.grow(self.grown_bytes(entry_bytes));
@@ -482,7 +489,9 @@ impl State {
         }
         let sequence = self.ring.open_sequence();
         let bytes = self.collector.add(header, payload, is_strong);
-        self.enter_backlog(header, sequence, &bytes);
+        if appender != Appender::Carry {
+            self.enter_backlog(header, sequence, &bytes);
+        }
         self.statistics.entries += 1;
         self.statistics.payload_bytes += payload_bytes as u64;
         Written { sequence, bytes }
@@ -501,8 +510,18 @@ impl State {
                 return self.count_placed(groups);
             }
             // Held until whoever exchanges or moves the files says that it is done, see `let_go_of`.
-            EntryKind::Swap | EntryKind::Moved => return self.ring.count_unplaced(),
-            EntryKind::BlockPrefix | EntryKind::LogStart | EntryKind::Opened | EntryKind::CheckpointNote | EntryKind::Swapped => return,
+            EntryKind::Swap | EntryKind::Moved => {
+                if self.backlog.pin(sequence, *header, bytes.clone()) {
+                    self.ring.count_unplaced();
+                }
+                return;
+            }
+            EntryKind::BlockPrefix
+            | EntryKind::LogStart
+            | EntryKind::Opened
+            | EntryKind::CheckpointNote
+            | EntryKind::Swapped
+            | EntryKind::CutBefore => return,
         };
         self.ring.count_unplaced();
         let needless = self.backlog.push(&header.partition, sequence, change);
@@ -552,7 +571,7 @@ impl State {
         self.times.durable(durable);
     }
 
-    fn count_placed(&mut self, groups: Vec<GroupSequence>) {
+    fn count_placed(&mut self, groups: impl IntoIterator<Item = GroupSequence>) {
         for sequence in groups {
             self.ring.count_placed(sequence);
         }
@@ -567,7 +586,15 @@ impl State {
     }
 
     fn is_under_pressure(&self) -> bool {
-        self.room_queue.is_waiting() || self.ring.used_bytes() >= self.ring.capacity_bytes() / PLACEMENT_SHARE
+        self.room_queue.is_waiting() || self.ring.used_bytes() >= self.pressure_bytes()
+    }
+
+    fn pressure_bytes(&self) -> u64 {
+        let (capacity_bytes, stuck_bytes) = (self.ring.capacity_bytes(), self.backlog.stuck_bytes());
+        match stuck_bytes {
+            0 => capacity_bytes / PLACEMENT_SHARE,
+            _ => stuck_bytes + capacity_bytes.saturating_sub(stuck_bytes) / PLACEMENT_SHARE_IN_TROUBLE,
+        }
     }
 }
 

@@ -152,6 +152,13 @@ impl Ring {
         GroupSequence(oldest + index as u64)
     }
 
+    /// The first group that is not among the oldest `bytes` of what is needed; the oldest group always is.
+    pub fn behind_oldest(&self, bytes: u64) -> GroupSequence {
+        let oldest = self.next_sequence.0 - self.live_count();
+        let count = self.groups.partition_point(|group| group.start < self.tail + bytes).max(1).min(self.groups.len());
+        GroupSequence(oldest + count as u64)
+    }
+
     /// File position of a group that is still needed, or of where the next one would be begun.
     pub fn position_of(&self, sequence: GroupSequence) -> u64 {
         self.position(self.spot_of(sequence))
@@ -258,6 +265,17 @@ mod tests {
         ring.count_placed(GroupSequence(3));
         assert_eq!(ring.oldest_unplaced(), GroupSequence(4));
         assert_eq!(ring.position_of(GroupSequence(4)), 4 * BLOCK);
+    }
+
+    #[test]
+    fn the_oldest_bytes_are_told_in_whole_groups() {
+        let mut ring = small();
+        assert_eq!(ring.behind_oldest(BLOCK), GroupSequence(1));
+        for blocks in [3, 1, 1] {
+            put(&mut ring, blocks);
+        }
+        let behind = [1, 3, 4, 5, 99].map(|blocks| ring.behind_oldest(blocks * BLOCK).0);
+        assert_eq!((ring.behind_oldest(0).0, behind), (2, [2, 2, 3, 4, 4]));
     }
 
     #[test]

@@ -3,12 +3,25 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use super::{Appender, EntryHeader, GroupSequence, Journal, JournalError, JournalStart, Written};
+use bytes::Bytes;
+
+use super::group::BLOCK_BYTES;
+use super::{Appender, EntryHeader, GroupSequence, Journal, JournalError, JournalStart, State, Written};
 use crate::cluster::TopicIdPartition;
 use crate::disk::checkpoint::PlacedEnd;
 use crate::disk::placement::PlacementTarget;
-use crate::disk::placement::backlog::{Change, PlacementWork};
+use crate::disk::placement::backlog::{Carry, Gone, PlacementWork};
+use crate::rt;
 use crate::rt::sync::Notify;
+
+/// Bytes of one entry with which something is written into the ring once more; then others have a turn.
+const CARRY_BYTES: usize = 64 << 10;
+
+/// What an entry costs beside its bytes, as a number of bytes that are copied in the same time.
+const ENTRY_COST_BYTES: usize = 1 << 10;
+
+/// Changes that are looked at, or carried where they need no writing, before others have a turn.
+const CHANGES_AT_ONCE: usize = 1_000;
 
 impl Journal {
     /// A partition that is going to append: its bytes wait for placement from `placed` on.
@@ -42,17 +55,6 @@ impl Journal {
         self.state.borrow().is_under_pressure()
     }
 
-    /// Whether somebody waits for room.
-    pub fn is_room_awaited(&self) -> bool {
-        self.state.borrow().room_queue.is_waiting()
-    }
-
-    /// Whether others wait for room, or may soon: what only fills the ring has to make way.
-    pub fn is_short_of_room(&self) -> bool {
-        let state = self.state.borrow();
-        state.room_queue.is_waiting() || state.ring.used_bytes() >= state.ring.capacity_bytes() / 2
-    }
-
     /// Durable changes that wait for placement, the oldest first.
     pub fn durable_work(&self) -> Vec<PlacementWork> {
         let state = self.state.borrow();
@@ -83,35 +85,126 @@ impl Journal {
         }
     }
 
-    /// What a `Swap` or `Moved` entry of that group asks for is done: a restart need not see it again.
-    pub fn let_go_of(&self, sequence: GroupSequence) {
-        self.state.borrow_mut().ring.count_placed(sequence);
+    /// What a `Swap` or `Moved` entry of a partition asks for, which was entered in that group, is done: a restart need not see it again.
+    pub fn let_go_of(&self, partition: &TopicIdPartition, entered: GroupSequence) {
+        let mut state = self.state.borrow_mut();
+        let kept_by = state.backlog.unpin(partition, entered);
+        state.count_placed(kept_by);
     }
 
     /// A partition's files failed: it is told, and what waits for it stays in the ring.
     pub fn fail_partition(&self, partition: &TopicIdPartition, error: &JournalError) {
-        let target = {
-            let mut state = self.state.borrow_mut();
-            let Some(site) = state.backlog.get_mut(partition) else { return };
-            site.is_failed = true;
-            site.target.clone()
-        };
-        target.failed(error);
+        self.fail_torn_partition(partition, error, Vec::new());
     }
 
-    /// Writes what waits for files that failed into the ring once more, the oldest first, as much as upkeep may take at once: so it stays for the next start, and the room in which it
-    /// was can be used by others. The checkpoint that follows knows these entries; redone, they put bytes in their places and nothing else.
-    pub fn carry_failed_forward(&self) {
-        let oldest = self.state.borrow().backlog.oldest_failed(self.upkeep_bytes_max());
-        for (partition, number, change) in oldest {
-            let Change::Write { segment_base, position, bytes, .. } = change else { return };
-            let Ok(written) = self.append_upkeep(&EntryHeader::block_prefix(partition, segment_base, position), &[&bytes]) else { return };
-            let mut state = self.state.borrow_mut();
-            state.ring.count_unplaced();
-            if let Some(before) = state.backlog.carried(&partition, number, written.sequence, written.bytes) {
-                state.ring.count_placed(before);
+    /// As `fail_partition`, after a write that may have destroyed what was placed before: `torn` are the `BlockPrefix` entries that hold it, to be kept until the next start.
+    pub fn fail_torn_partition(&self, partition: &TopicIdPartition, error: &JournalError, torn: Vec<(EntryHeader, Bytes)>) {
+        let target = self.state.borrow_mut().backlog.fail(partition, error, torn);
+        if let Some(target) = target {
+            target.failed(error);
+        }
+    }
+
+    /// Looks which partitions' files take nothing at present: those that failed, and those in directories that `is_full` names.
+    pub fn note_stuck(&self, is_full: impl Fn(&Path) -> bool) {
+        self.state.borrow_mut().backlog.note_stuck(is_full);
+    }
+
+    /// Why the files of a partition take nothing any more, if there is such a one.
+    pub fn partition_failure(&self) -> Option<JournalError> {
+        self.state.borrow().backlog.failure()
+    }
+
+    /// Whether there is no room for anything of clients.
+    pub fn is_full(&self) -> bool {
+        !self.state.borrow().has_room(Appender::Client, 0)
+    }
+
+    /// Whether anything waits for files that take what is written to them.
+    pub fn has_others_waiting(&self) -> bool {
+        self.state.borrow().backlog.has_others_waiting()
+    }
+
+    /// Whether something that a restart has to see is still to be written into the ring: no checkpoint may let go of anything before.
+    pub fn has_unwritten_pins(&self) -> bool {
+        self.state.borrow().backlog.has_unwritten_pins()
+    }
+
+    /// Writes what waits for files that take nothing at present into the ring once more, as far as it lies in the ring's oldest part: so it stays for the next start, and once a checkpoint
+    /// follows, which knows these entries, others can have the room in which it was. Redone, they put bytes in their places and change nothing else. Ends early where there is no room.
+    pub async fn carry_forward(&self) {
+        let Some(end) = self.end_of_carriage() else { return };
+        let partitions = self.state.borrow().backlog.stuck();
+        let mut bytes_left = CARRY_BYTES;
+        for partition in partitions {
+            let mut next = Some(0);
+            while let Some(from) = next {
+                let mut carries = Vec::new();
+                next = self.state.borrow().backlog.to_carry(&partition, end, from, CHANGES_AT_ONCE, &mut carries);
+                for carry in carries {
+                    if self.carry(carry, &mut bytes_left).await.is_err() {
+                        return;
+                    }
+                }
+                rt::yield_now().await;
             }
         }
+    }
+
+    /// Up to where in the ring it is worth while: not at all where little else is in the ring than what would be written again.
+    fn end_of_carriage(&self) -> Option<GroupSequence> {
+        let state = self.state.borrow();
+        let bytes_max = state.reserve_bytes() / 2;
+        let gained_bytes = state.ring.used_bytes().saturating_sub(state.backlog.stuck_bytes());
+        let is_worth_while = state.is_under_pressure() && gained_bytes >= bytes_max;
+        if is_worth_while {
+            // What is not durable yet may not have to be kept at all.
+            return Some(state.ring.behind_oldest(bytes_max).min(GroupSequence(state.durable.0 + 1)));
+        }
+        state.backlog.has_unwritten_pins().then_some(GroupSequence(0))
+    }
+
+    /// In pieces, with a turn for others between. The first piece keeps the group that it is in, and with it all that follow.
+    async fn carry(&self, carry: Carry, bytes_left: &mut usize) -> Result<(), JournalError> {
+        let Carry { partition, keeper, entry } = carry;
+        let mut first = None;
+        if let Some((mut header, mut payload)) = entry {
+            if !self.state.borrow().has_room_to_carry(payload.len()) {
+                return Err(JournalError::Full);
+            }
+            loop {
+                if !self.state.borrow().backlog.is_kept(&partition, keeper) {
+                    break;
+                }
+                let piece = payload.split_to(payload.len().min(CARRY_BYTES));
+                match self.append_as(Appender::Carry, &header, &[&piece], true) {
+                    Ok(written) if first.is_none() => {
+                        self.state.borrow_mut().ring.count_unplaced();
+                        first = Some(written.sequence);
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        self.state.borrow_mut().count_placed(first);
+                        return Err(error);
+                    }
+                }
+                *bytes_left = bytes_left.saturating_sub(ENTRY_COST_BYTES + piece.len());
+                if *bytes_left == 0 {
+                    *bytes_left = CARRY_BYTES;
+                    rt::yield_now().await;
+                }
+                if payload.is_empty() {
+                    break;
+                }
+                header.position += piece.len() as u32;
+            }
+        }
+        let mut state = self.state.borrow_mut();
+        match state.backlog.carried(&partition, keeper, first) {
+            Ok(before) => state.count_placed(before),
+            Err(Gone) => state.count_placed(first),
+        }
+        Ok(())
     }
 
     /// Directories and ends of the live files behind whose last byte zeros may lie.
@@ -142,5 +235,14 @@ impl Journal {
     pub fn checkpointed(&self, start: JournalStart) {
         self.state.borrow_mut().ring.release_before(start.sequence);
         self.grant_room();
+    }
+}
+
+impl State {
+    /// Whether pieces of so many bytes find room, with what is lost where the ring begins anew. Without that it is not begun: half of it would fill the ring and free nothing.
+    fn has_room_to_carry(&self, bytes: usize) -> bool {
+        let pieces = bytes.div_ceil(CARRY_BYTES) as u64 + 1;
+        let overhead_bytes = pieces * 2 * BLOCK_BYTES as u64 + CARRY_BYTES as u64;
+        self.ring.used_bytes() + bytes as u64 + overhead_bytes <= self.ring.capacity_bytes()
     }
 }

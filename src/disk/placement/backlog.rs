@@ -12,14 +12,17 @@ use hashbrown::HashMap;
 use super::PlacementTarget;
 use crate::cluster::TopicIdPartition;
 use crate::disk::checkpoint::PlacedEnd;
-use crate::disk::journal::GroupSequence;
 use crate::disk::journal::entry::ENTRY_HEADER_BYTES;
 use crate::disk::journal::group::BLOCK_BYTES;
+use crate::disk::journal::{EntryHeader, GroupSequence, JournalError};
 
 /// All partitions of a shard, with what waits for placement.
 #[derive(Default)]
 pub struct Backlog {
     sites: HashMap<TopicIdPartition, Site, foldhash::fast::RandomState>,
+    /// Bytes that wait for files that take none at present, as of the last look, and the most that one change has of them.
+    stuck_bytes: u64,
+    stuck_change_bytes_max: u64,
 }
 
 /// A partition as placement sees it.
@@ -29,18 +32,51 @@ pub struct Site {
     /// Up to where the segment files hold the log, flushed.
     pub placed: PlacedEnd,
     /// Its files failed: nothing more is placed, what waits stays in the ring for the next start.
-    pub is_failed: bool,
+    failure: Option<JournalError>,
+    /// It has failed, or there is no room in its directory: what waits may do so for long.
+    is_stuck: bool,
     /// Zeros may lie behind the last byte of its live file.
     is_padded: bool,
     items: VecDeque<Item>,
     /// Numbers of items count since registration.
     next_number: u64,
+    pins: Vec<Pin>,
+    /// Pins count since registration, too.
+    next_pin: u64,
 }
 
 struct Item {
     number: u64,
-    sequence: GroupSequence,
+    /// The group of the ring that keeps it for a restart. None where a restart can do without: checkpoints know of it.
+    sequence: Option<GroupSequence>,
     change: Change,
+}
+
+/// An entry that a restart has to see, though no placement is to come of it.
+struct Pin {
+    number: u64,
+    /// The group that it was in when it was entered: by this it is let go of.
+    entered: Option<GroupSequence>,
+    /// The group that keeps it now. None where it is still to be written.
+    sequence: Option<GroupSequence>,
+    header: EntryHeader,
+    payload: Bytes,
+}
+
+/// What keeps groups in the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    Item(u64),
+    Pin(u64),
+}
+
+/// Something that waits for files that take nothing at present, and is to be written into the ring once more.
+#[derive(Clone, Debug)]
+pub struct Carry {
+    pub partition: TopicIdPartition,
+    pub keeper: Keeper,
+    /// None where checkpoints know of it by now: then nothing has to be written.
+    pub entry: Option<(EntryHeader, Bytes)>,
 }
 
 /// One change of a partition's segment files.
@@ -62,7 +98,22 @@ pub struct Cut {
     pub end_offset: i64,
 }
 
+/// What was to be carried is not wanted any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone;
+
 impl Change {
+    /// The entry by which a restart knows of it, once checkpoints know the log that it made. None where these tell all.
+    fn as_kept(&self, partition: TopicIdPartition) -> Option<(EntryHeader, Bytes)> {
+        match self {
+            Self::Write { segment_base, position, bytes, .. } => {
+                Some((EntryHeader::block_prefix(partition, *segment_base, *position), bytes.clone()))
+            }
+            Self::Roll { .. } => None,
+            Self::Cut(cut) => Some((EntryHeader::cut_before(partition, cut.segment_base, cut.position), Bytes::new())),
+        }
+    }
+
     /// Segment and position compare as the log's bytes follow each other.
     fn place(&self) -> (i64, u32) {
         match self {
@@ -92,14 +143,25 @@ pub struct PlacementWork {
     pub changes: Vec<Change>,
     /// Number of the last change; what comes later waits for another round.
     pub last_number: u64,
-    /// The oldest group that waits for this partition.
-    pub oldest_sequence: GroupSequence,
+    /// The group with the oldest change of this partition.
+    pub oldest_sequence: Option<GroupSequence>,
 }
 
 impl Backlog {
     pub fn register(&mut self, partition: TopicIdPartition, target: Rc<dyn PlacementTarget>, directory: Rc<Path>, placed: PlacedEnd) {
         let is_padded = !(placed.size_bytes as usize).is_multiple_of(BLOCK_BYTES);
-        let site = Site { target, directory, placed, is_failed: false, is_padded, items: VecDeque::new(), next_number: 0 };
+        let site = Site {
+            target,
+            directory,
+            placed,
+            failure: None,
+            is_stuck: false,
+            is_padded,
+            items: VecDeque::new(),
+            next_number: 0,
+            pins: Vec::new(),
+            next_pin: 0,
+        };
         let previous = self.sites.insert(partition, site);
         assert!(previous.is_none(), "partition {partition} is registered once");
     }
@@ -107,7 +169,11 @@ impl Backlog {
     /// Forgets a partition; returns the groups that no longer wait for it.
     pub fn unregister(&mut self, partition: &TopicIdPartition) -> Vec<GroupSequence> {
         let site = self.sites.remove(partition);
-        site.map_or_else(Vec::new, |site| site.items.iter().map(|item| item.sequence).collect())
+        let groups = |site: Site| {
+            let items = site.items.iter().filter_map(|item| item.sequence);
+            items.chain(site.pins.iter().filter_map(|pin| pin.sequence)).collect()
+        };
+        site.map_or_else(Vec::new, groups)
     }
 
     pub fn get(&self, partition: &TopicIdPartition) -> Option<&Site> {
@@ -130,12 +196,12 @@ impl Backlog {
             site.items.retain_mut(|item| {
                 let keeps = item.change.cut_at(cut);
                 if !keeps {
-                    needless.push(item.sequence);
+                    needless.extend(item.sequence);
                 }
                 keeps
             });
         }
-        site.items.push_back(Item { number: site.next_number, sequence, change });
+        site.items.push_back(Item { number: site.next_number, sequence: Some(sequence), change });
         site.next_number += 1;
         needless
     }
@@ -145,7 +211,7 @@ impl Backlog {
         let mut works: Vec<PlacementWork> = self
             .sites
             .iter()
-            .filter(|(_, site)| !site.is_failed)
+            .filter(|(_, site)| site.failure.is_none())
             .filter_map(|(partition, site)| site.durable_work(*partition, durable))
             .collect();
         works.sort_unstable_by_key(|work| work.oldest_sequence);
@@ -158,32 +224,129 @@ impl Backlog {
         site.placed = placed;
         site.is_padded = !(placed.size_bytes as usize).is_multiple_of(BLOCK_BYTES);
         let count = site.items.iter().take_while(|item| item.number <= last_number).count();
-        site.items.drain(..count).map(|item| item.sequence).collect()
+        site.items.drain(..count).filter_map(|item| item.sequence).collect()
     }
 
-    /// The oldest writes of partitions whose files failed, in all no more than `bytes_max`: partition, number, change.
-    pub fn oldest_failed(&self, bytes_max: u64) -> Vec<(TopicIdPartition, u64, Change)> {
-        let failed = self.sites.iter().filter(|(_, site)| site.is_failed);
-        let mut items: Vec<(TopicIdPartition, &Item)> =
-            failed.flat_map(|(partition, site)| site.items.iter().map(|item| (*partition, item))).collect();
-        items.sort_unstable_by_key(|(_, item)| item.sequence);
-        let mut left = bytes_max;
-        let fits = |(_, item): &(TopicIdPartition, &Item)| match &item.change {
-            Change::Write { bytes, .. } => {
-                left.checked_sub(bytes.len() as u64 + ENTRY_HEADER_BYTES as u64).inspect(|rest| left = *rest).is_some()
+    /// An entry of a registered partition that a restart has to see until it is let go of. False where there is no such partition any more.
+    pub fn pin(&mut self, sequence: GroupSequence, header: EntryHeader, payload: Bytes) -> bool {
+        let Some(site) = self.sites.get_mut(&header.partition) else { return false };
+        site.add_pin(Some(sequence), header, payload);
+        true
+    }
+
+    /// A restart need not see the entry any more that was entered in that group. Returns the group that has kept it.
+    pub fn unpin(&mut self, partition: &TopicIdPartition, entered: GroupSequence) -> Option<GroupSequence> {
+        let pins = &mut self.sites.get_mut(partition)?.pins;
+        let index = pins.iter().position(|pin| pin.entered == Some(entered))?;
+        pins.swap_remove(index).sequence
+    }
+
+    /// The files of a partition failed. `torn` is what a write that failed may have destroyed: it is to be kept until the next start.
+    pub fn fail(
+        &mut self,
+        partition: &TopicIdPartition,
+        error: &JournalError,
+        torn: Vec<(EntryHeader, Bytes)>,
+    ) -> Option<Rc<dyn PlacementTarget>> {
+        let site = self.sites.get_mut(partition)?;
+        site.failure.get_or_insert_with(|| error.clone());
+        site.is_stuck = true;
+        torn.into_iter().for_each(|(header, payload)| site.add_pin(None, header, payload));
+        Some(site.target.clone())
+    }
+
+    /// Looks which partitions' files take nothing at present: those that failed, and those in directories that `is_full` names.
+    pub fn note_stuck(&mut self, is_full: impl Fn(&Path) -> bool) {
+        (self.stuck_bytes, self.stuck_change_bytes_max) = (0, 0);
+        for site in self.sites.values_mut() {
+            site.is_stuck = site.failure.is_some() || is_full(&site.directory);
+            if site.is_stuck {
+                for bytes in site.kept_bytes() {
+                    self.stuck_bytes += bytes;
+                    self.stuck_change_bytes_max = self.stuck_change_bytes_max.max(bytes);
+                }
             }
-            Change::Roll { .. } | Change::Cut(_) => false,
-        };
-        items.into_iter().take_while(fits).map(|(partition, item)| (partition, item.number, item.change.clone())).collect()
+        }
     }
 
-    /// An item's bytes are in another group now. Returns the group that they were in.
-    pub fn carried(&mut self, partition: &TopicIdPartition, number: u64, sequence: GroupSequence, carried: Bytes) -> Option<GroupSequence> {
-        let item = self.sites.get_mut(partition)?.items.iter_mut().find(|item| item.number == number)?;
-        if let Change::Write { bytes, .. } = &mut item.change {
-            *bytes = carried;
+    /// Bytes that wait for files that take none at present, as of the last look.
+    pub fn stuck_bytes(&self) -> u64 {
+        self.stuck_bytes
+    }
+
+    /// The most that one change has of them.
+    pub fn stuck_change_bytes_max(&self) -> u64 {
+        self.stuck_change_bytes_max
+    }
+
+    /// Partitions whose files take nothing at present.
+    pub fn stuck(&self) -> Vec<TopicIdPartition> {
+        self.sites.iter().filter(|(_, site)| site.is_stuck).map(|(partition, _)| *partition).collect()
+    }
+
+    /// Why the files of a partition take nothing any more, if there is such a one.
+    pub fn failure(&self) -> Option<JournalError> {
+        self.sites.values().find_map(|site| site.failure.clone())
+    }
+
+    /// Whether anything waits for files that take what is written to them.
+    pub fn has_others_waiting(&self) -> bool {
+        self.sites.values().any(|site| !site.is_stuck && !site.items.is_empty())
+    }
+
+    /// Whether something that a restart has to see is still to be written.
+    pub fn has_unwritten_pins(&self) -> bool {
+        self.sites.values().any(|site| site.failure.is_some() && site.pins.iter().any(|pin| pin.sequence.is_none()))
+    }
+
+    /// What groups before `end` keep of a partition, and what is still to be written. Looks at no more than `count_max` changes from that index on; where to go on, if there are more.
+    pub fn to_carry(
+        &self,
+        partition: &TopicIdPartition,
+        end: GroupSequence,
+        from: usize,
+        count_max: usize,
+        carries: &mut Vec<Carry>,
+    ) -> Option<usize> {
+        let site = self.sites.get(partition)?;
+        if from == 0 {
+            let pins = site.pins.iter().filter(|pin| pin.sequence < Some(end));
+            carries.extend(pins.map(|pin| Carry {
+                partition: *partition,
+                keeper: Keeper::Pin(pin.number),
+                entry: Some((pin.header, pin.payload.clone())),
+            }));
         }
-        Some(std::mem::replace(&mut item.sequence, sequence))
+        let items = site.items.iter().skip(from).take(count_max).filter(|item| item.sequence.is_some_and(|sequence| sequence < end));
+        carries.extend(items.map(|item| Carry {
+            partition: *partition,
+            keeper: Keeper::Item(item.number),
+            entry: item.change.as_kept(*partition),
+        }));
+        Some(from + count_max).filter(|next| *next < site.items.len())
+    }
+
+    /// Whether it still has to be carried.
+    pub fn is_kept(&self, partition: &TopicIdPartition, keeper: Keeper) -> bool {
+        self.sites.get(partition).is_some_and(|site| match keeper {
+            Keeper::Item(number) => site.item_index(number).is_some(),
+            Keeper::Pin(number) => site.pins.iter().any(|pin| pin.number == number),
+        })
+    }
+
+    /// It is kept by another group now, or by checkpoints. Returns the group that has kept it; an error if it is gone.
+    pub fn carried(
+        &mut self,
+        partition: &TopicIdPartition,
+        keeper: Keeper,
+        sequence: Option<GroupSequence>,
+    ) -> Result<Option<GroupSequence>, Gone> {
+        let site = self.sites.get_mut(partition).ok_or(Gone)?;
+        let kept_by = match keeper {
+            Keeper::Item(number) => site.item_index(number).map(|index| &mut site.items[index].sequence),
+            Keeper::Pin(number) => site.pins.iter_mut().find(|pin| pin.number == number).map(|pin| &mut pin.sequence),
+        };
+        kept_by.map(|kept_by| std::mem::replace(kept_by, sequence)).ok_or(Gone)
     }
 
     /// Directories and ends of the live files behind whose last byte zeros may lie.
@@ -191,13 +354,29 @@ impl Backlog {
         self.sites.values().filter(|site| site.is_padded).map(|site| (site.directory.clone(), site.placed)).collect()
     }
 
-    /// Changes of all partitions that wait.
+    /// Changes of all partitions that wait, and entries that a restart has to see.
     pub fn waiting_count(&self) -> usize {
-        self.sites.values().map(|site| site.items.len()).sum()
+        self.sites.values().map(|site| site.items.len() + site.pins.len()).sum()
     }
 }
 
 impl Site {
+    fn item_index(&self, number: u64) -> Option<usize> {
+        self.items.binary_search_by_key(&number, |item| item.number).ok()
+    }
+
+    fn add_pin(&mut self, sequence: Option<GroupSequence>, header: EntryHeader, payload: Bytes) {
+        self.pins.push(Pin { number: self.next_pin, entered: sequence, sequence, header, payload });
+        self.next_pin += 1;
+    }
+
+    /// Bytes of the entries that the ring holds for it.
+    fn kept_bytes(&self) -> impl Iterator<Item = u64> {
+        let items = self.items.iter().filter(|item| item.sequence.is_some());
+        let written = items.map(|item| if let Change::Write { bytes, .. } = &item.change { bytes.len() } else { 0 });
+        written.chain(self.pins.iter().map(|pin| pin.payload.len())).map(|bytes| (bytes + ENTRY_HEADER_BYTES) as u64)
+    }
+
     /// Up to where readers may read the files: what is placed, but for what a cut that still waits takes away again.
     pub fn readable(&self) -> PlacedEnd {
         let cuts = self.items.iter().filter_map(|item| if let Change::Cut(cut) = &item.change { Some(cut) } else { None });
@@ -209,7 +388,8 @@ impl Site {
 
     fn durable_work(&self, partition: TopicIdPartition, durable: GroupSequence) -> Option<PlacementWork> {
         // A cut is looked at first in its round or not at all: what is written after it may begin in a block that only exists once all before is done.
-        let is_ready = |(index, item): &(usize, &Item)| item.sequence <= durable && (*index == 0 || !matches!(item.change, Change::Cut(_)));
+        let is_ready =
+            |(index, item): &(usize, &Item)| item.sequence <= Some(durable) && (*index == 0 || !matches!(item.change, Change::Cut(_)));
         let durable_items = || self.items.iter().enumerate().take_while(is_ready).map(|(_, item)| item);
         let last_number = durable_items().last()?.number;
         Some(PlacementWork {
@@ -229,7 +409,6 @@ mod tests {
 
     use super::*;
     use crate::disk::checkpoint::PartitionFacts;
-    use crate::disk::journal::JournalError;
 
     struct Nobody;
 

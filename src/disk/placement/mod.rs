@@ -13,11 +13,12 @@ pub mod segment;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use hashbrown::HashMap;
+use bytes::Bytes;
+use hashbrown::{HashMap, HashSet};
 
 use self::backlog::PlacementWork;
 use self::plan::{Extent, Step, plan};
@@ -40,6 +41,9 @@ const RETRY_DELAY: Duration = Duration::from_millis(5);
 
 /// After a failure or on a full disk there is no hurry.
 const TROUBLE_DELAY: Duration = Duration::from_millis(250);
+
+/// After so many rounds in a row that could do nothing at all for a full ring, none ever will.
+const HOPELESS_ROUNDS: u32 = 8;
 
 /// Partitions whose files are read, written or flushed at once.
 const PARTITIONS_AT_ONCE: usize = 8;
@@ -99,8 +103,12 @@ pub struct Placement {
     /// Entries that the last checkpoint tells of, and where its replay begins: where both have stayed, there is nothing to write down.
     entries_told: Cell<u64>,
     start_told: Cell<GroupSequence>,
-    /// A partition whose files failed, and why; it holds its part of the ring until the next start.
-    failure: RefCell<Option<JournalError>>,
+    /// Data directories in which there was no room. What is to be placed there does not hold up the others.
+    full: RefCell<HashMap<PathBuf, FullDirectory>>,
+    /// Those in which a write of the round under way found none.
+    lacking: RefCell<HashSet<PathBuf>>,
+    /// There was no room for the last checkpoint.
+    lacks_checkpoint: Cell<bool>,
     statistics: Cell<PlacementStatistics>,
 }
 
@@ -113,6 +121,23 @@ struct Held {
     placed: PlacedEnd,
     /// The group with what was kept of the first block, if anything had to be.
     kept: Option<GroupSequence>,
+}
+
+/// A data directory without room, as far as placement knows.
+#[derive(Clone, Copy)]
+struct FullDirectory {
+    /// Nothing is tried before.
+    try_again: Instant,
+    /// One partition shows whether there is room now, and only then the others follow.
+    is_probed: bool,
+}
+
+/// What a round tries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tries {
+    Everything,
+    /// Not what has found no room a moment ago.
+    WhatMayWork,
 }
 
 /// A partition's part of a round.
@@ -143,7 +168,9 @@ impl Placement {
             upkeep_bytes: Cell::new(0),
             entries_told: Cell::new(0),
             start_told: Cell::new(GroupSequence(0)),
-            failure: RefCell::new(None),
+            full: RefCell::default(),
+            lacking: RefCell::default(),
+            lacks_checkpoint: Cell::new(false),
             statistics: Cell::default(),
         });
         rt::spawn_background(placement.clone().run()).detach();
@@ -156,8 +183,12 @@ impl Placement {
 
     /// One round now, whatever the ring's use: everything that is durable at this moment is placed, unless a full disk or a failure keeps it.
     pub async fn place_now(&self) -> Result<(), JournalError> {
+        self.take_turn(Tries::Everything).await
+    }
+
+    async fn take_turn(&self, tries: Tries) -> Result<(), JournalError> {
         let _permit = self.rounds.acquire(1).await;
-        self.round().await
+        self.round(tries).await
     }
 
     /// Waits until no round is under way: what was unregistered before is not written to any more.
@@ -178,7 +209,7 @@ impl Placement {
         self.journal.wait_durable(self.journal.last_sequence()).await?;
         while self.journal.waiting_count() > 0 {
             let before = self.journal.waiting_count();
-            self.round().await?;
+            self.round(Tries::Everything).await?;
             if self.journal.waiting_count() == before {
                 return Err(self.stuck());
             }
@@ -190,30 +221,28 @@ impl Placement {
     }
 
     async fn run(self: Rc<Self>) {
-        let mut lacks_space = false;
+        let mut hopeless_rounds = 0;
         while !self.is_over() {
             let pressed = self.journal.pressure().notified();
-            // Where there was no room, it is looked for again soon.
-            if !self.journal.is_under_pressure() && !lacks_space {
-                let _ = rt::timeout(IDLE_DELAY, pressed).await;
+            if !self.journal.is_under_pressure() {
+                // Where there was no room, it is looked for again soon.
+                let lacks_room = self.lacks_checkpoint.get() || !self.full.borrow().is_empty();
+                let _ = rt::timeout(if lacks_room { TROUBLE_DELAY } else { IDLE_DELAY }, pressed).await;
             }
             if self.is_over() {
                 return;
             }
-            let (oldest, no_space) = (self.journal.replay_start().sequence, self.statistics().no_space);
-            let result = self.place_now().await;
+            let (oldest, placed_bytes) = (self.journal.replay_start().sequence, self.statistics().placed_bytes);
+            let result = self.take_turn(Tries::WhatMayWork).await;
             let has_moved = self.journal.replay_start().sequence > oldest;
-            let has_failed = self.failure.borrow().is_some();
-            let lacked_space = std::mem::replace(&mut lacks_space, self.statistics().no_space > no_space);
-            if lacks_space && !lacked_space {
-                tracing::warn!(journal = %self.journal.path().display(), "what the journal holds finds no room in its place: tried again until it does");
+            let is_idle = !has_moved && self.statistics().placed_bytes == placed_bytes && !self.journal.has_others_waiting();
+            let is_hopeless = is_idle && self.is_hopeless();
+            hopeless_rounds = if is_hopeless { hopeless_rounds + 1 } else { 0 };
+            if hopeless_rounds == HOPELESS_ROUNDS {
+                self.journal.fail(self.stuck());
             }
-            if result.is_err() || lacks_space || has_failed && !has_moved {
-                self.give_up_if_hopeless();
+            if result.is_err() || self.lacks_checkpoint.get() || (is_idle && self.is_in_trouble()) {
                 rt::sleep(TROUBLE_DELAY).await;
-            } else if has_failed && !self.journal.is_room_awaited() {
-                // What waits for files that failed keeps the ring filled for good: rounds without a pause would move it in circles.
-                let _ = rt::timeout(TROUBLE_DELAY, self.journal.pressure().notified()).await;
             } else if self.journal.is_under_pressure() && !has_moved {
                 rt::sleep(RETRY_DELAY).await;
             }
@@ -224,29 +253,36 @@ impl Placement {
         self.is_stopped.get() || self.journal.failure().is_some()
     }
 
-    /// A partition that failed holds its part of the ring. Others go on while there is room; when it is used up, they are told rather than left to wait for ever.
-    fn give_up_if_hopeless(&self) {
-        let failure = self.failure.borrow().clone();
-        if let Some(failure) = failure.filter(|_| self.journal.check_room(0).is_err()) {
-            self.journal.fail(failure);
-        }
+    fn is_in_trouble(&self) -> bool {
+        !self.full.borrow().is_empty() || self.journal.partition_failure().is_some()
+    }
+
+    /// Partitions that failed hold their part of the ring. Should that be so much that what is in their way cannot be carried forward, the others are told rather than left to wait for ever.
+    fn is_hopeless(&self) -> bool {
+        let may_clear = self.lacks_checkpoint.get() || !self.full.borrow().is_empty();
+        !may_clear && self.journal.partition_failure().is_some() && self.journal.is_full()
     }
 
     fn stuck(&self) -> JournalError {
-        let failure = self.failure.borrow().clone();
-        failure.unwrap_or_else(|| JournalError::Failed { path: self.journal.path().into(), cause: "no room to place what it holds".into() })
+        let no_room = || JournalError::Failed { path: self.journal.path().into(), cause: "no room to place what it holds".into() };
+        self.journal.partition_failure().unwrap_or_else(no_room)
     }
 
-    async fn round(&self) -> Result<(), JournalError> {
+    async fn round(&self, tries: Tries) -> Result<(), JournalError> {
         self.count(|statistics| statistics.rounds += 1);
         // Only what is durable is placed, and what is placed frees the ring.
         self.journal.flush_written().await?;
-        let jobs = self.choose_jobs();
+        let jobs = self.choose_jobs(tries);
+        let tried: HashSet<PathBuf> = jobs.iter().map(|job| data_directory_of(&job.work.directory).to_path_buf()).collect();
         let jobs = self.keep_prefixes(jobs).await?;
         self.in_parallel(jobs, Self::place).await;
-        if self.failure.borrow().is_some() && self.journal.is_short_of_room() {
-            // What waits for files that failed must not keep the room from others.
-            self.journal.carry_failed_forward();
+        self.note_full(&tried);
+        // What waits for files that take nothing must not keep the room from others.
+        self.journal.note_stuck(|directory| self.full.borrow().contains_key(data_directory_of(directory)));
+        self.journal.carry_forward().await;
+        if self.journal.has_unwritten_pins() {
+            // A checkpoint would let go of what is kept of their blocks.
+            return Ok(());
         }
         // What an earlier checkpoint knew, but had to leave in the ring, is placed now: only another one frees its room.
         let has_moved = self.journal.replay_start().sequence > self.start_told.get();
@@ -256,20 +292,56 @@ impl Placement {
         Ok(())
     }
 
+    /// A directory without room is left alone for a while, then one partition tries again, and if that has found room, all do.
+    fn note_full(&self, tried: &HashSet<PathBuf>) {
+        let mut full = self.full.borrow_mut();
+        let lacking = self.lacking.take();
+        if full.is_empty() && !lacking.is_empty() {
+            tracing::warn!(journal = %self.journal.path().display(), "what the journal holds finds no room in its place: tried again until it does");
+        }
+        full.retain(|directory, state| {
+            let has_found_room = tried.contains(directory) && !lacking.contains(directory);
+            let stays = !has_found_room || state.is_probed;
+            if has_found_room {
+                *state = FullDirectory { try_again: Instant::now(), is_probed: false };
+            }
+            stays
+        });
+        let try_again = Instant::now() + TROUBLE_DELAY;
+        full.extend(lacking.into_iter().map(|directory| (directory, FullDirectory { try_again, is_probed: true })));
+    }
+
     /// What waits longest comes first. What the journal has to keep of half-filled blocks until the next checkpoint is bounded by the room that it has for that; the rest comes in
     /// the next round.
-    fn choose_jobs(&self) -> Vec<Job> {
+    fn choose_jobs(&self, tries: Tries) -> Vec<Job> {
         let mut upkeep_bytes_left = self.journal.upkeep_bytes_max().saturating_sub(self.upkeep_bytes.get());
         let mut jobs = Vec::new();
-        for mut work in self.journal.durable_work() {
+        for mut work in self.choose_works(tries) {
             let (steps, end) = plan(work.placed, std::mem::take(&mut work.changes));
             let job = Job { work, steps, end };
             let upkeep_bytes = self.prefixes_to_keep(&job).count() as u64 * UPKEEP_ENTRY_BYTES;
-            let Some(left) = upkeep_bytes_left.checked_sub(upkeep_bytes) else { break };
+            let Some(left) = upkeep_bytes_left.checked_sub(upkeep_bytes) else { continue };
             upkeep_bytes_left = left;
             jobs.push(job);
         }
         jobs
+    }
+
+    fn choose_works(&self, tries: Tries) -> Vec<PlacementWork> {
+        let mut works = self.journal.durable_work();
+        let mut full = self.full.borrow_mut();
+        // Where nothing waits any more, nothing would ever find out that there is room.
+        full.retain(|directory, _| works.iter().any(|work| data_directory_of(&work.directory) == directory));
+        if tries == Tries::WhatMayWork && !full.is_empty() {
+            let now = Instant::now();
+            let mut probed = HashSet::new();
+            works.retain(|work| {
+                let directory = data_directory_of(&work.directory);
+                full.get(directory)
+                    .is_none_or(|state| state.try_again <= now && (!state.is_probed || probed.insert(directory.to_path_buf())))
+            });
+        }
+        works
     }
 
     /// Extents whose first block's earlier bytes the journal does not hold yet.
@@ -335,7 +407,7 @@ impl Placement {
             match segment::read_prefix(&job.work.directory, extent, self.direct).await {
                 Ok(prefix) => extent.prefix = prefix,
                 Err(error) => {
-                    self.partition_failed(&job.work.partition, &error);
+                    self.partition_failed(&job.work, &error, Vec::new());
                     return None;
                 }
             }
@@ -346,6 +418,10 @@ impl Placement {
     async fn place(&self, mut job: Job) -> Option<()> {
         let placed_bytes: u64 = extents(&job.steps).map(|extent| extent.length).sum();
         let steps = std::mem::take(&mut job.steps);
+        let kept = |extent: &Extent| {
+            (EntryHeader::block_prefix(job.work.partition, extent.segment_base, extent.block_position() as u32), extent.prefix.clone())
+        };
+        let torn = extents(&steps).filter(|extent| extent.prefix_bytes() > 0).map(kept).collect();
         match segment::carry_out(&job.work.directory, steps, self.direct).await {
             Ok(()) => {
                 self.journal.strike_off(&job.work.partition, job.work.last_number, job.end);
@@ -353,24 +429,26 @@ impl Placement {
                 Some(())
             }
             Err(error) => {
-                self.partition_failed(&job.work.partition, &error);
+                self.partition_failed(&job.work, &error, torn);
                 None
             }
         }
     }
 
-    /// A full disk clears itself: nothing was struck off, and the same blocks are written again later. Anything else is final for the partition.
-    fn partition_failed(&self, partition: &TopicIdPartition, error: &FileError) {
+    /// A full disk clears itself: nothing was struck off, and the same blocks are written again later. Anything else is final for the partition. `torn` is what was in the blocks that
+    /// were being written again.
+    fn partition_failed(&self, work: &PlacementWork, error: &FileError, torn: Vec<(EntryHeader, Bytes)>) {
+        let partition = &work.partition;
         // Deleted while its files were being written.
         let Some((target, ..)) = self.journal.site(partition) else { return };
         if error.is_no_space() {
             target.ran_full();
+            self.lacking.borrow_mut().insert(data_directory_of(&work.directory).to_path_buf());
             return self.count(|statistics| statistics.no_space += 1);
         }
         tracing::error!(%partition, %error, "segment files take no more writes until a restart");
         let failure = JournalError::Failed { path: error.path.clone(), cause: error.to_string() };
-        self.journal.fail_partition(partition, &failure);
-        self.failure.borrow_mut().get_or_insert(failure);
+        self.journal.fail_torn_partition(partition, &failure, torn);
     }
 
     /// Runs `step` for every job, a few at a time; returns what came out.
@@ -397,8 +475,11 @@ impl Placement {
         let path = turn.slot.path(&turn.journal_directory, turn.shard);
         let written = self.write_checkpoint(path, &turn, start).await;
         match written {
-            Ok(()) => {}
+            Ok(()) => self.lacks_checkpoint.set(false),
             Err(CheckpointError::File(error)) if error.is_no_space() => {
+                if !self.lacks_checkpoint.replace(true) {
+                    tracing::warn!(journal = %self.journal.path().display(), "a checkpoint finds no room: tried again until it does");
+                }
                 self.count(|statistics| statistics.no_space += 1);
                 return Ok(());
             }
@@ -463,6 +544,10 @@ impl Placement {
 
 /// The most that one half-filled block takes of the ring's reserve.
 const UPKEEP_ENTRY_BYTES: u64 = (ENTRY_HEADER_BYTES + BLOCK_BYTES) as u64;
+
+fn data_directory_of(partition_directory: &Path) -> &Path {
+    partition_directory.parent().unwrap_or(partition_directory)
+}
 
 fn extents(steps: &[Step]) -> impl Iterator<Item = &Extent> {
     steps.iter().filter_map(|step| if let Step::Write(extent) = step { Some(extent) } else { None })

@@ -64,12 +64,21 @@ impl Former {
                     let home = PartitionHome::decode(entry.payload).map_err(|_| mismatch("", "its home is damaged".into()))?;
                     touched.insert(partition, Redo::opened(&entry.header, home, now_ms));
                 }
-                // Placement was about to rewrite a block when the partition was deleted, and the deletion is older than the replay start.
-                (EntryKind::BlockPrefix, None) => {}
+                // Upkeep was at work when the partition was deleted, and the deletion is older than the replay start.
+                (EntryKind::BlockPrefix | EntryKind::CutBefore | EntryKind::Swapped, None) => {}
                 (_, None) => return Err(mismatch("", "no checkpoint knows it".into())),
             }
         }
-        Ok((touched.into_iter().collect(), untouched.into_values().collect()))
+        // Of files that failed the checkpoint may know a segment that they lack, though the journal holds nothing for it.
+        let is_placed =
+            |record: &PartitionRecord| record.facts.segments.last().is_none_or(|active| active.base_offset == record.placed.segment_base);
+        let (untouched, unplaced): (Vec<_>, Vec<_>) = untouched.into_values().partition(is_placed);
+        for record in unplaced {
+            let (partition, name) = (record.facts.partition, record.facts.home.name.clone());
+            let mismatch = |cause| RecoveryError::Mismatch { path: ring_path.clone(), partition, name, cause };
+            touched.insert(partition, Redo::from_record(record).map_err(mismatch)?);
+        }
+        Ok((touched.into_iter().collect(), untouched))
     }
 }
 

@@ -163,6 +163,10 @@ impl Redo {
                 }
                 self.moves.push(moved);
             }
+            EntryKind::CutBefore => {
+                let cut = (header.segment_base, header.position);
+                self.cut = Some(self.cut.map_or(cut, |earlier| earlier.min(cut)));
+            }
             EntryKind::Swapped => self.swaps.retain(|replaced| replaced.start != header.segment_base),
             // A deletion ends the partition's redo, see its caller; the rest changes nothing.
             EntryKind::LogStart | EntryKind::Roll | EntryKind::Deleted | EntryKind::Opened | EntryKind::CheckpointNote => {}
