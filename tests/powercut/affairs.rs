@@ -17,6 +17,7 @@ use harness::wait;
 use uuid::Uuid;
 
 use crate::history::Broken;
+use crate::load::Round;
 
 pub const GROUP: &str = "group";
 
@@ -59,12 +60,12 @@ enum Stage {
 
 impl Affairs {
     /// One step of business after the other, until the broker is dead.
-    pub fn go_on(&mut self, connection: &mut Connection, mut random: Random, mut is_over: impl FnMut() -> bool) -> io::Result<()> {
-        while !is_over() {
+    pub fn go_on(&mut self, round: &Round, connection: &mut Connection, mut random: Random) -> io::Result<()> {
+        while !round.is_over() {
             match random.below(10) {
                 0 => self.make_topic(connection)?,
                 1 => self.delete_topic(connection, &mut random)?,
-                2 => self.take_producer_id(connection)?,
+                2 => self.take_producer_id(round, connection)?,
                 3 | 4 => self.fill_topic(connection, &mut random)?,
                 _ => self.commit(connection)?,
             }
@@ -121,11 +122,11 @@ impl Affairs {
         Ok(())
     }
 
-    fn take_producer_id(&mut self, connection: &mut Connection) -> io::Result<()> {
+    fn take_producer_id(&mut self, round: &Round, connection: &mut Connection) -> io::Result<()> {
         let request = InitProducerIdRequest { transactional_id: None, transaction_timeout_ms: 60_000, ..Default::default() };
         let answer = connection.try_call(1, &request)?;
-        if code(answer.error_code).is_none() {
-            assert!(self.producer_ids.insert(answer.producer_id), "the producer id {} was given twice", answer.producer_id);
+        if code(answer.error_code).is_none() && !self.producer_ids.insert(answer.producer_id) {
+            round.check(Err(format!("the producer id {} was given twice", answer.producer_id)));
         }
         Ok(())
     }

@@ -6,13 +6,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
+use harness::random::Random;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-/// XFS makes none smaller.
-pub const IMAGE_BYTES: u64 = 320 << 20;
+use crate::disk::Disk;
+use crate::folder::Folder;
+use crate::mount::Mounted;
 
-pub const IMAGE: &str = "image";
+/// XFS makes none smaller.
+const IMAGE_BYTES: u64 = 320 << 20;
+
+const IMAGE: &str = "image";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filesystem {
@@ -28,14 +34,22 @@ impl Filesystem {
         }
     }
 
-    /// Whether it can be made and mounted here; otherwise why not.
+    /// Whether it can be made and mounted on the lying disk here; otherwise why not. It is tried once.
     pub fn availability(self) -> Result<(), String> {
+        static TRIALS: [OnceLock<Result<(), String>>; 2] = [const { OnceLock::new() }; 2];
+        TRIALS[self as usize].get_or_init(|| self.try_out()).clone()
+    }
+
+    fn try_out(self) -> Result<(), String> {
         if !rustix::process::geteuid().is_root() {
             return Err("loop devices are for root".into());
         }
-        run("losetup", &["--find"])?;
-        run(&format!("mkfs.{}", self.name()), &["-V"])?;
-        Ok(())
+        let folder = Folder::new();
+        let mounted = Mounted::mount(disk_with_image(2 * IMAGE_BYTES), &folder.disk(), Random::from_seed(0), 0)
+            .map_err(|error| format!("the disk cannot be mounted: {error}"))?;
+        let outcome = Attached::attach(&mounted, &folder, self, true).map(drop);
+        drop(mounted.power_off());
+        outcome
     }
 
     fn make(self, device: &str) -> Result<(), String> {
@@ -48,33 +62,52 @@ impl Filesystem {
     }
 }
 
+/// A disk on which `Attached` finds its place.
+pub fn disk_with_image(capacity_bytes: u64) -> Disk {
+    Disk::with_file(capacity_bytes, IMAGE, IMAGE_BYTES)
+}
+
 /// A filesystem on a loop device, mounted.
-pub struct Attached {
+pub struct Attached<'a> {
+    disk: &'a Mounted,
     device: String,
     mount_point: PathBuf,
 }
 
-impl Attached {
-    /// Puts a loop device over the image and mounts it; a fresh image gets its filesystem first.
-    pub fn attach(image: &Path, mount_point: &Path, filesystem: Filesystem, is_fresh: bool) -> Result<Attached, String> {
-        fs::create_dir_all(mount_point).map_err(|error| format!("{}: {error}", mount_point.display()))?;
+impl Attached<'_> {
+    /// Puts a loop device over the disk's image and mounts it; a fresh image gets its filesystem first.
+    pub fn attach<'a>(disk: &'a Mounted, folder: &Folder, filesystem: Filesystem, is_fresh: bool) -> Result<Attached<'a>, String> {
+        let (image, mount_point) = (folder.disk().join(IMAGE), folder.filesystem());
         let image = image.to_str().expect("our own path");
         let device = run("losetup", &["--find", "--show", "--direct-io=on", image])?.trim().to_string();
-        let attached = Attached { device, mount_point: mount_point.into() };
+        let attached = Attached { disk, device, mount_point };
         if is_fresh {
             filesystem.make(&attached.device)?;
         }
-        mount(&attached.device, mount_point, filesystem.name(), MountFlags::NOATIME, None)
-            .map_err(|error| format!("the {} that the power cut left cannot be mounted: {error}", filesystem.name()))?;
+        mount(&attached.device, &attached.mount_point, filesystem.name(), MountFlags::NOATIME, None)
+            .map_err(|error| format!("{} cannot be mounted: {error}", filesystem.name()))?;
         Ok(attached)
     }
 }
 
-impl Drop for Attached {
-    /// By now its disk answers with errors, so that nothing more of what the kernel holds is written.
+impl Drop for Attached<'_> {
+    /// The disk answers with errors from here on: nothing more of what the kernel holds is written, and nobody waits for a power that is gone.
     fn drop(&mut self) {
+        self.disk.let_go();
         let _ = unmount(&self.mount_point, UnmountFlags::DETACH);
         let _ = run("losetup", &["--detach", &self.device]);
+    }
+}
+
+/// Takes away loop devices whose backing file lies in the folder.
+pub fn detach_devices_over(folder: &Path) {
+    let (Ok(folder), Ok(devices)) = (std::path::absolute(folder), fs::read_dir("/sys/block")) else { return };
+    for device in devices.flatten() {
+        let backing_file = fs::read_to_string(device.path().join("loop/backing_file")).unwrap_or_default();
+        if Path::new(backing_file.trim_end()).starts_with(&folder) {
+            // Only root can, and only root has made them.
+            let _ = run("losetup", &["--detach", &format!("/dev/{}", device.file_name().to_string_lossy())]);
+        }
     }
 }
 

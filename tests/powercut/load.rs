@@ -17,6 +17,7 @@ use harness::batch;
 use harness::random::Random;
 use harness::raw::{Connection, EARLIEST, code, fetch_request, produce_request, records_of};
 
+use crate::failure::{Failure, comparing};
 use crate::history::{Broken, History, Kind};
 
 const PRODUCE_VERSION: i16 = 9;
@@ -28,7 +29,7 @@ const IN_FLIGHT_MAX: usize = 5;
 pub struct Round<'a> {
     pub address: SocketAddr,
     pub stop: &'a AtomicBool,
-    pub broken: &'a Mutex<Vec<Broken>>,
+    pub failures: &'a Mutex<Vec<Failure>>,
     /// The disk fails or is full: whoever asks may be refused.
     pub is_troubled: bool,
 }
@@ -40,9 +41,19 @@ impl Round<'_> {
 
     pub fn check(&self, outcome: Result<(), Broken>) {
         if let Err(broken) = outcome {
-            self.broken.lock().expect("no panic while it is held").push(broken);
-            self.stop.store(true, Ordering::Relaxed);
+            self.fail(Failure::Broken(broken));
         }
+    }
+
+    /// An answer that nobody expects. That the disk has failed is no promise broken.
+    fn refuse(&self, error: ErrorCode, what: &str) {
+        let words = format!("{what}: {}", error.name());
+        self.fail(if error == ErrorCode::KafkaStorageError { Failure::Other(words) } else { Failure::Broken(words) });
+    }
+
+    fn fail(&self, failure: Failure) {
+        self.failures.lock().expect("no panic while it is held").push(failure);
+        self.stop.store(true, Ordering::Relaxed);
     }
 
     /// What a refusal is when the broker is about to stop, has only just begun, or has trouble with its disk: come again.
@@ -99,10 +110,8 @@ fn write_on(round: &Round, connection: &mut Connection, history: &Mutex<History>
             ErrorCode::None => round.check(lock(history).acknowledge(&sent, partition.base_offset)),
             error if round.is_passing(error) => return Ok(()),
             error => {
-                let history = lock(history);
-                let place = format!("{}-{}", history.topic, history.partition);
-                drop(history);
-                round.check(Err(format!("{place}: {} for the batch of record {}", error.name(), sent.first)));
+                let (topic, partition) = place_of(history);
+                round.refuse(error, &format!("{topic}-{partition}: the batch of record {}", sent.first));
             }
         }
     }
@@ -183,11 +192,18 @@ fn read_on(round: &Round, connection: &mut Connection, history: &Mutex<History>,
         }
         error if round.is_passing(error) => return Ok(()),
         error => {
-            round.check(Err(format!("{topic}-{partition}: fetching at {position}: {}", error.name())));
+            round.refuse(error, &format!("{topic}-{partition}: fetching at {position}"));
             return Ok(());
         }
     }
-    for batch in batch::read_batches(&records_of(&data)) {
+    let batches = match comparing(|| batch::read_batches(&records_of(&data))) {
+        Ok(batches) => batches,
+        Err(words) => {
+            round.check(Err(format!("{topic}-{partition}: what is fetched at {position} cannot be read: {words}")));
+            return Ok(());
+        }
+    };
+    for batch in batches {
         for (offset, record) in batch.records.iter().filter(|(offset, _)| *offset >= *position) {
             round.check(lock(history).see(*offset, record));
         }
@@ -205,7 +221,7 @@ pub fn try_offset(connection: &mut Connection, topic: &str, partition: i32, time
     Ok((partition.error_code == 0).then_some(partition.offset))
 }
 
-fn place_of(history: &Mutex<History>) -> (String, i32) {
+pub fn place_of(history: &Mutex<History>) -> (String, i32) {
     let history = lock(history);
     (history.topic.clone(), history.partition)
 }

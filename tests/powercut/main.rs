@@ -10,6 +10,8 @@ mod affairs;
 mod block;
 mod content;
 mod disk;
+mod failure;
+mod folder;
 mod history;
 mod load;
 mod mount;
@@ -24,7 +26,7 @@ use harness::places::{self, Target};
 use libtest_mimic::{Failed, Trial};
 
 use self::block::Filesystem;
-use self::history::Broken;
+use self::failure::Failure;
 use self::rounds::{CUTS_PER_LIFE, Manner, live};
 
 /// Lives in the suite, of five cuts each: five on files and names of ours, one on each real filesystem (see `rig_of`).
@@ -35,9 +37,12 @@ fn main() -> ExitCode {
         content::cases::bytes_come_back();
         Ok(())
     })];
-    let reason = match (places::target(), mount::availability()) {
-        (Target::Kafka, _) => Some("Kafka does not promise what is tested here".to_string()),
-        (Target::Corelane, availability) => availability.err(),
+    let reason = match places::target() {
+        Target::Kafka => Some("Kafka does not promise what is tested here".to_string()),
+        Target::Corelane => {
+            folder::clear_leftovers();
+            mount::availability().err()
+        }
     };
     if let Some(reason) = &reason {
         println!("the power cuts are not run: {reason}");
@@ -60,6 +65,10 @@ fn main() -> ExitCode {
     trials.push(Trial::test("life::seed_1_without_direct_io", buffered).with_ignored_flag(reason.is_some()));
     let flipped = || Ok(rounds::find_flipped_bit(1)?);
     trials.push(Trial::test("damage::a_flipped_bit_is_named", flipped).with_ignored_flag(reason.is_some()));
+    for (name, is_long) in [("short", false), ("long", true)] {
+        let name = format!("plants::without_any_{name}_rounds_keep_every_promise");
+        trials.push(Trial::test(name, move || plants::control(is_long)).with_ignored_flag(reason.is_some()));
+    }
     for plant in plants::ALL {
         trials.push(Trial::test(format!("plants::{}_is_found", plant.name), || plant.find()).with_ignored_flag(reason.is_some()));
     }
@@ -90,7 +99,7 @@ fn rig_of(seed: u64) -> Option<Filesystem> {
 }
 
 /// The directory of a deleted partition may lose its name only when the journal knows of the deletion: otherwise the next start misses it.
-fn deletions() -> Result<(), Broken> {
+fn deletions() -> Result<(), Failure> {
     live(1, CUTS_PER_LIFE, &Manner { cut_at_rename: Some("-delete"), ..Manner::default() }).map(drop)
 }
 

@@ -22,6 +22,7 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use crate::content::PAGE_BYTES;
 use crate::disk::{ChangeNumber, Disk, DiskError, NodeId, ROOT};
+use crate::folder::Folder;
 
 /// Nothing changes behind the kernel's back while the disk is mounted.
 const CACHED: Duration = Duration::from_secs(3600);
@@ -71,12 +72,12 @@ impl Failing {
     }
 }
 
-/// Whether a filesystem of ours can be mounted here; otherwise why not.
+/// Whether a filesystem of ours can be mounted and unmounted here; otherwise why not. An empty disk shows it: who may open /dev/fuse may still not be allowed to do either.
 pub fn availability() -> Result<(), String> {
-    match std::fs::File::options().read(true).write(true).open("/dev/fuse") {
-        Ok(_) => Ok(()),
-        Err(error) => Err(format!("/dev/fuse cannot be opened: {error}")),
-    }
+    let folder = Folder::new();
+    let mounted = Mounted::mount(Disk::new(PAGE_BYTES), &folder.disk(), Random::from_seed(0), 0)
+        .map_err(|error| format!("a filesystem of ours cannot be mounted: {error}"))?;
+    mounted.take_out().map(drop).map_err(|error| format!("a filesystem of ours cannot be unmounted: {error}"))
 }
 
 struct Shared {
@@ -217,29 +218,33 @@ impl Mounted {
     }
 
     /// Takes the disk out, as it stands: with everything that was not flushed still in doubt. Whoever used it has ended.
-    pub fn power_off(mut self) -> Disk {
-        self.detach();
+    pub fn power_off(self) -> Disk {
+        self.take_out().expect("what was mounted can be unmounted")
+    }
+
+    fn take_out(mut self) -> io::Result<Disk> {
+        self.detach()?;
         if let Some(session) = self.session.take() {
             session.join().expect("the filesystem's thread ends with its mount");
         }
         if let Some(device) = self.device.take() {
             device.join().expect("the device's thread ends with the power");
         }
-        std::mem::replace(&mut self.shared.lock().disk, Disk::new(0))
+        Ok(std::mem::replace(&mut self.shared.lock().disk, Disk::new(0)))
     }
 
     /// Rings of a killed process are torn down a little later than the process: detached, the mount ends with the last of them.
-    fn detach(&mut self) {
+    fn detach(&mut self) -> io::Result<()> {
         self.let_go();
-        unmount(&self.mount_point, UnmountFlags::DETACH).expect("what was mounted can be unmounted");
+        Ok(unmount(&self.mount_point, UnmountFlags::DETACH)?)
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // A failure somewhere else: the broker may still be there, and is not waited for.
+        // A failure somewhere else, which is the one to hear of: the broker may still be there, and is not waited for.
         if self.session.is_some() {
-            self.detach();
+            let _ = self.detach();
         }
     }
 }

@@ -3,11 +3,9 @@
 //! Everything that a round decides follows from the life's seed: when the power fails, counted in the disk's operations, what survives, how slow the disk is. What the threads of
 //! broker and load make of it in between is theirs; so a seed finds the same schedule of cuts again, and most often the same fault.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,18 +19,16 @@ use harness::wait;
 use rustix::process::Signal;
 
 use crate::affairs::{Affairs, GROUP};
-use crate::block::{Attached, Filesystem, IMAGE, IMAGE_BYTES};
+use crate::block::{Attached, Filesystem, disk_with_image};
 use crate::disk::{CutRules, Disk};
+use crate::failure::{Failure, comparing};
+use crate::folder::Folder;
 use crate::history::{Broken, Found, History, Kind};
-use crate::load::{self, Round, lock};
+use crate::load::{self, Round, lock, place_of};
 use crate::mount::{Failing, Faults, Mounted};
 
 /// Cuts of one disk before a fresh one takes its place.
 pub const CUTS_PER_LIFE: u64 = 5;
-
-/// Mount points in a life's folder.
-const DISK: &str = "disk";
-const FILESYSTEM: &str = "filesystem";
 
 const CAPACITY_BYTES: u64 = 1 << 30;
 
@@ -65,7 +61,9 @@ const TOPICS: &[TopicPlan] = &[
 /// How lives are led: by which broker.
 #[derive(Clone, Default)]
 pub struct Manner {
-    /// A fault that the broker is to have (`CORELANE_PLANT`), in the build that can have it.
+    /// The broker is the build that can have faults, with its own witness silenced, on a disk that is slow and has no trouble: where planted faults are looked for.
+    pub is_traced: bool,
+    /// The fault that it has (`CORELANE_PLANT`).
     pub plant: Option<&'static str>,
     /// Rounds that go on until rings have gone round.
     pub is_long: bool,
@@ -87,35 +85,37 @@ pub struct Tally {
 }
 
 /// One disk from its first use through that many cuts; the seed decides everything that can be decided.
-pub fn live(seed: u64, cuts: u64, manner: &Manner) -> Result<Tally, Broken> {
+pub fn live(seed: u64, cuts: u64, manner: &Manner) -> Result<Tally, Failure> {
     let mut life = Life::begin(seed, manner);
     for cut in 0..cuts {
         let outcome = life.round(cut);
-        if let Err(broken) = outcome {
+        if let Err(failure) = outcome {
             if manner.plant.is_none() {
                 life.keep();
             }
-            return Err(format!("cut {cut} of the life with CORELANE_POWER_CUT_SEED={seed}: {broken}"));
+            return Err(failure.told(|words| format!("cut {cut} of the life with CORELANE_POWER_CUT_SEED={seed}: {words}")));
         }
     }
-    life.last_check().map_err(|broken| format!("after the last cut of the life with CORELANE_POWER_CUT_SEED={seed}: {broken}"))
+    let outcome = life.last_check();
+    outcome.map_err(|failure| failure.told(|words| format!("after the last cut of the life with CORELANE_POWER_CUT_SEED={seed}: {words}")))
 }
 
 /// A bit that the disk turns over in a segment at rest: `corelane log verify` names the file and says so by its exit.
-pub fn find_flipped_bit(seed: u64) -> Result<(), Broken> {
+pub fn find_flipped_bit(seed: u64) -> Result<(), Failure> {
     let mut life = Life::begin(seed, &Manner { is_long: true, ..Manner::default() });
     life.round(0)?;
     life.stop_cleanly()?;
     let mut disk = life.disk.take().expect("after the stop the disk is here");
-    let (name, position) = disk.flip_bit("bulk-0", ".log", &mut life.random).ok_or("there is no segment")?;
-    let mounted = Mounted::mount(disk, &mount_point(&life.folder), life.random.split(), 0).expect("the disk can be mounted");
-    let data = mount_point(&life.folder).join("data");
+    let (name, position) = disk.flip_bit("bulk-0", ".log", &mut life.random).expect("a long round leaves a segment");
+    let mounted = Mounted::mount(disk, &life.folder.disk(), life.random.split(), 0).expect("the disk can be mounted");
+    let data = life.folder.disk().join("data");
     let output = Command::new(places::corelane_binary()).args(["log", "verify"]).arg(&data).output().expect("the binary can be started");
     drop(mounted.power_off());
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let is_named = text.lines().any(|line| line.contains("bulk") && line.contains(&name));
     if output.status.success() || !is_named {
-        return Err(format!("a bit at byte {position} of {name} has turned over, and log verify says ({}):\n{text}", output.status));
+        let words = format!("a bit at byte {position} of {name} has turned over, and log verify says ({}):\n{text}", output.status);
+        return Err(Failure::Broken(words));
     }
     Ok(())
 }
@@ -181,7 +181,7 @@ impl Trouble {
 struct Life {
     manner: Manner,
     random: Random,
-    folder: PathBuf,
+    folder: Folder,
     broker: Broker,
     disk: Option<Disk>,
     /// Nothing was ever written to it.
@@ -196,22 +196,26 @@ struct Life {
 
 impl Life {
     fn begin(seed: u64, manner: &Manner) -> Life {
-        let folder = new_folder();
+        let folder = Folder::new();
         let mut options = BrokerOptions::default();
         for (key, value) in SETTINGS {
             options = options.set(key, value);
         }
-        if let Some(plant) = manner.plant {
-            options = options.traced().environment("CORELANE_PLANT", plant).environment("CORELANE_WITNESS", "off");
+        if manner.is_traced {
+            options = options.traced().environment("CORELANE_WITNESS", "off");
         }
-        let broker = Broker::prepare_on(options, &folder.join(if manner.filesystem.is_some() { FILESYSTEM } else { DISK }).join("data"));
+        if let Some(plant) = manner.plant {
+            options = options.environment("CORELANE_PLANT", plant);
+        }
+        let place = if manner.filesystem.is_some() { folder.filesystem() } else { folder.disk() };
+        let broker = Broker::prepare_on(options, &place.join("data"));
         Life {
             manner: manner.clone(),
             random: Random::from_seed(seed),
             folder,
             broker,
             disk: Some(match manner.filesystem {
-                Some(_) => Disk::with_file(CAPACITY_BYTES, IMAGE, IMAGE_BYTES),
+                Some(_) => disk_with_image(CAPACITY_BYTES),
                 None => Disk::new(CAPACITY_BYTES),
             }),
             is_fresh: true,
@@ -224,14 +228,14 @@ impl Life {
     }
 
     /// Start, comparison, load, cut.
-    fn round(&mut self, number: u64) -> Result<(), Broken> {
+    fn round(&mut self, number: u64) -> Result<(), Failure> {
         let mut random = self.random.split();
         let mut moment = draw_moment(&mut random, number, self.manner.is_long);
-        let is_plain = self.manner.plant.is_none() && self.manner.filesystem.is_none();
+        let is_plain = !self.manner.is_traced && self.manner.filesystem.is_none();
         let mut trouble = if is_plain { Trouble::draw(&mut random) } else { Trouble::None };
         let mut latency_us_max = random.one_of(&[0, 300, 3_000, 15_000]);
         let mut rules = CutRules::draw(&mut random);
-        if self.manner.plant.is_some() {
+        if self.manner.is_traced {
             // What is answered too early is found where being late takes long.
             latency_us_max = latency_us_max.max(5_000);
         }
@@ -243,9 +247,8 @@ impl Life {
         let mut disk = self.disk.take().expect("between two rounds the disk is here");
         disk.capacity_bytes = CAPACITY_BYTES;
         let mounted = self.mount(disk, random.split(), latency_us_max);
-        let attached = self.attach();
-        let outcome =
-            attached.as_ref().map_or_else(|error| Err(error.clone()), |_| self.use_until_cut(&mounted, moment, trouble, &mut random));
+        let attached = self.attach(&mounted);
+        let outcome = attached.as_ref().map_err(Failure::clone).and_then(|_| self.use_until_cut(&mounted, moment, trouble, &mut random));
         self.broker.kill_while(|| mounted.let_go());
         drop(attached);
         let disk = mounted.power_off();
@@ -254,35 +257,48 @@ impl Life {
         self.disk = Some(disk.cut(rules, &mut random));
         self.histories.iter().for_each(|history| lock(history).give_up());
         self.tally.acknowledged = self.histories.iter().map(|history| lock(history).acknowledged).sum();
-        outcome.map_err(|broken| format!("{broken} ({moment:?}, {trouble:?}, latency up to {latency_us_max} us, after {former_rules:?})"))
+        let tell = |words| format!("{words} ({moment:?}, {trouble:?}, latency up to {latency_us_max} us, after {former_rules:?})");
+        outcome.map_err(|failure| failure.told(tell))
     }
 
     /// Starts once more, compares and ends as it should.
-    fn stop_cleanly(&mut self) -> Result<(), Broken> {
+    fn stop_cleanly(&mut self) -> Result<(), Failure> {
         let (disk, random) = (self.disk.take().expect("after a round the disk is here"), self.random.split());
         let mounted = self.mount(disk, random, 0);
-        self.start(&mounted)?;
-        self.verify()?;
-        self.broker.terminate(wait::PATIENCE);
+        let outcome = self.use_until_stop(&mounted);
+        self.broker.kill_while(|| mounted.let_go());
+        outcome?;
         let mut disk = mounted.power_off();
         disk.flush_everything();
         self.disk = Some(disk);
         Ok(())
     }
 
+    fn use_until_stop(&mut self, mounted: &Mounted) -> Result<(), Failure> {
+        if !self.start(mounted)? {
+            return Err(Failure::Other("the disk is gone, though nobody has cut the power".into()));
+        }
+        self.verify()?;
+        let status = self.broker.terminate(wait::PATIENCE);
+        if !status.success() {
+            return Err(Failure::Other(format!("SIGTERM ends the broker with {status}:\n{}", self.broker.end_of_log())));
+        }
+        Ok(())
+    }
+
     /// Starts once more and compares, without a cut.
-    fn last_check(mut self) -> Result<Tally, Broken> {
+    fn last_check(mut self) -> Result<Tally, Failure> {
         let mut disk = self.disk.take().expect("after the last round the disk is here");
         disk.capacity_bytes = CAPACITY_BYTES;
         let random = self.random.split();
         let mounted = self.mount(disk, random, 0);
-        let attached = self.attach();
-        let outcome = attached.as_ref().map_err(Broken::clone).and_then(|_| self.start(&mounted)).and_then(|_| self.verify());
+        let attached = self.attach(&mounted);
+        let outcome = attached.as_ref().map_err(Failure::clone).and_then(|_| self.start(&mounted)).and_then(|_| self.verify());
         let outcome = outcome.and_then(|()| match self.broker.log().contains("direct I/O does not work") {
             warned if warned == self.manner.refuses_direct_io => Ok(()),
-            warned => Err(format!("a warning of direct I/O: {warned}")),
+            warned => Err(Failure::Other(format!("a warning of direct I/O: {warned}"))),
         });
-        if outcome.is_err() {
+        if outcome.is_err() && self.manner.plant.is_none() {
             self.keep();
         }
         self.broker.kill_while(|| mounted.let_go());
@@ -291,7 +307,7 @@ impl Life {
     }
 
     fn mount(&self, disk: Disk, random: Random, latency_us_max: u64) -> Mounted {
-        let mounted = Mounted::mount(disk, &mount_point(&self.folder), random, latency_us_max).expect("the disk can be mounted");
+        let mounted = Mounted::mount(disk, &self.folder.disk(), random, latency_us_max).expect("the disk can be mounted");
         if self.manner.refuses_direct_io {
             mounted.refuse_direct_io();
         }
@@ -299,14 +315,13 @@ impl Life {
     }
 
     /// The filesystem over the disk, where there is one.
-    fn attach(&mut self) -> Result<Option<Attached>, Broken> {
+    fn attach<'a>(&mut self, mounted: &'a Mounted) -> Result<Option<Attached<'a>>, Failure> {
         let is_fresh = std::mem::take(&mut self.is_fresh);
         let Some(filesystem) = self.manner.filesystem else { return Ok(None) };
-        let (image, mount_point) = (mount_point(&self.folder).join(IMAGE), self.folder.join(FILESYSTEM));
-        Attached::attach(&image, &mount_point, filesystem, is_fresh).map(Some)
+        Attached::attach(mounted, &self.folder, filesystem, is_fresh).map(Some).map_err(Failure::Other)
     }
 
-    fn use_until_cut(&mut self, mounted: &Mounted, moment: Moment, trouble: Trouble, random: &mut Random) -> Result<(), Broken> {
+    fn use_until_cut(&mut self, mounted: &Mounted, moment: Moment, trouble: Trouble, random: &mut Random) -> Result<(), Failure> {
         if let Moment::Start(operations) = moment {
             mounted.freeze_after(Some(operations));
         }
@@ -339,10 +354,9 @@ impl Life {
                     }
                     mounted.freeze_after(Some(stop));
                     broker.signal(Signal::TERM);
-                    wait::until("the broker to end, or its disk", wait::PATIENCE, || {
-                        (mounted.is_frozen() || !broker.is_running()).then_some(())
-                    });
+                    let ended = wait_for_either_end(broker, mounted);
                     mounted.freeze();
+                    ended
                 });
             }
         }
@@ -350,11 +364,12 @@ impl Life {
             if !mounted.wait_frozen(LOAD_LIMIT) {
                 mounted.freeze();
             }
+            Ok(())
         })
     }
 
     /// Starts the broker. Whether it is ready; it is not if the power fails before.
-    fn start(&mut self, mounted: &Mounted) -> Result<bool, Broken> {
+    fn start(&mut self, mounted: &Mounted) -> Result<bool, Failure> {
         self.broker.begin();
         let begun = Instant::now();
         loop {
@@ -362,13 +377,14 @@ impl Life {
                 return Ok(false);
             }
             if !self.broker.is_running() {
-                return Err(format!("the broker does not start:\n{}", self.broker.end_of_log()));
+                return Err(Failure::Other(format!("the broker does not start:\n{}", self.broker.end_of_log())));
             }
             if self.broker.is_ready() {
                 return Ok(true);
             }
             if begun.elapsed() > wait::PATIENCE {
-                return Err(format!("the broker is not ready after {:?}:\n{}", wait::PATIENCE, self.broker.end_of_log()));
+                let words = format!("the broker is not ready after {:?}:\n{}", wait::PATIENCE, self.broker.end_of_log());
+                return Err(Failure::EndlessStart(words));
             }
             thread::sleep(Duration::from_millis(2));
         }
@@ -386,27 +402,39 @@ impl Life {
         connection.wait_for_coordinator(GROUP);
     }
 
-    /// Everything that was promised is compared with what is there.
-    fn verify(&mut self) -> Result<(), Broken> {
+    /// Everything that was promised is compared with what is there. A comparison gives up where a topic is missing, but also where the broker is, which says nothing of promises.
+    fn verify(&mut self) -> Result<(), Failure> {
+        match comparing(|| self.compare()) {
+            Ok(outcome) => outcome.map_err(Failure::Broken),
+            Err(words) if self.broker.is_running() && self.broker.is_ready() => Err(Failure::Broken(words)),
+            Err(words) => Err(Failure::Other(format!("the broker goes away while it is asked ({words}):\n{}", self.broker.end_of_log()))),
+        }
+    }
+
+    fn compare(&mut self) -> Result<(), Broken> {
         let mut connection = Connection::to(&self.broker);
         for (topic, _, partitions, _) in TOPICS {
             connection.wait_for_leaders(topic, *partitions);
         }
         for history in &self.histories {
-            let mut history = lock(history);
-            let found = found_in(&mut connection, &history.topic, history.partition);
-            history.verify(&found)?;
+            let (topic, partition) = place_of(history);
+            let found = found_in(&mut connection, &topic, partition);
+            lock(history).verify(&found)?;
         }
         self.affairs.verify(&mut connection)
     }
 
     /// Loads the broker until `end` returns, which has cut the power; then the threads end with their connections.
-    fn load(&mut self, mounted: &Mounted, trouble: Trouble, random: &mut Random, end: impl FnOnce(&mut Broker)) -> Result<(), Broken> {
-        let (stop, broken) = (AtomicBool::new(false), Mutex::new(Vec::new()));
-        let round = Round { address: self.broker.address(), stop: &stop, broken: &broken, is_troubled: trouble.is_refusal_fine() };
+    fn load<End>(&mut self, mounted: &Mounted, trouble: Trouble, random: &mut Random, end: End) -> Result<(), Failure>
+    where
+        End: FnOnce(&mut Broker) -> Result<(), Failure>,
+    {
+        let (stop, failures) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+        let round = Round { address: self.broker.address(), stop: &stop, failures: &failures, is_troubled: trouble.is_refusal_fine() };
         let (broker, histories, affairs) = (&mut self.broker, &self.histories, &mut self.affairs);
-        let ended = thread::scope(|scope| {
+        let (cut, ended) = thread::scope(|scope| {
             let round = &round;
+            let ending = Ending { broker, mounted, stop: &stop };
             for history in histories {
                 let pause = Duration::from_micros(random.one_of(&[0, 200, 2_000]));
                 scope.spawn(move || load::write(round, history, pause));
@@ -424,21 +452,17 @@ impl Life {
             scope.spawn(|| {
                 // An error is the broker's end.
                 let connection = Connection::open(round.address);
-                let _ = connection.and_then(|mut connection| affairs.go_on(&mut connection, business, || round.is_over()));
+                let _ = connection.and_then(|mut connection| affairs.go_on(round, &mut connection, business));
             });
-            end(broker);
-            stop.store(true, Ordering::Relaxed);
-            let ended = broker.ended();
-            // What waits for the disk cannot die before it is let go, and the threads here wait for the broker's end.
-            broker.kill_while(|| mounted.let_go());
-            ended
+            let cut = end(ending.broker);
+            (cut, ending.broker.ended())
         });
-        match broken.into_inner().expect("no panic while it is held").into_iter().next() {
-            Some(broken) => Err(broken),
+        match failures.into_inner().expect("no panic while it is held").into_iter().next() {
+            Some(failure) => Err(failure),
             None if ended.is_some_and(|status| !status.success()) && !trouble.is_refusal_fine() => {
-                Err(format!("the broker ended by itself:\n{}", self.broker.end_of_log()))
+                Err(Failure::Other(format!("the broker ended by itself:\n{}", self.broker.end_of_log())))
             }
-            None => Ok(()),
+            None => cut,
         }
     }
 
@@ -447,10 +471,31 @@ impl Life {
     }
 }
 
-impl Drop for Life {
+/// Ends a load, also where the thread that leads it panics: the others go on until the broker is dead.
+struct Ending<'a> {
+    broker: &'a mut Broker,
+    mounted: &'a Mounted,
+    stop: &'a AtomicBool,
+}
+
+impl Drop for Ending<'_> {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
+        self.stop.store(true, Ordering::Relaxed);
+        // What waits for the disk cannot die before it is let go.
+        self.broker.kill_while(|| self.mounted.let_go());
     }
+}
+
+/// Until the broker has followed SIGTERM, or the power has failed.
+fn wait_for_either_end(broker: &mut Broker, mounted: &Mounted) -> Result<(), Failure> {
+    let begun = Instant::now();
+    while broker.is_running() && !mounted.is_frozen() {
+        if begun.elapsed() > wait::PATIENCE {
+            return Err(Failure::Other(format!("SIGTERM has not ended the broker in {:?}:\n{}", wait::PATIENCE, broker.end_of_log())));
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 fn draw_moment(random: &mut Random, number: u64, is_long: bool) -> Moment {
@@ -478,7 +523,9 @@ fn found_in(connection: &mut Connection, topic: &str, partition: i32) -> Found {
 
 fn read_between(connection: &mut Connection, topic: &str, partition: i32, start: i64, end: i64) -> Option<Vec<(i64, Record)>> {
     let (mut records, mut next) = (Vec::new(), start);
+    let mut moved = Instant::now();
     while next < end {
+        assert!(moved.elapsed() < wait::PATIENCE, "fetching {topic}-{partition} at {next} gives nothing, and its end is {end}");
         let data = connection.fetch(topic, partition, next);
         match code(data.error_code) {
             ErrorCode::None => {}
@@ -487,19 +534,8 @@ fn read_between(connection: &mut Connection, topic: &str, partition: i32, start:
         }
         for batch in batch::read_batches(&records_of(&data)) {
             records.extend(batch.records.iter().filter(|(offset, _)| *offset >= next).cloned());
-            next = batch.last_offset() + 1;
+            (next, moved) = (batch.last_offset() + 1, Instant::now());
         }
     }
     Some(records)
-}
-
-fn mount_point(folder: &Path) -> PathBuf {
-    folder.join(DISK)
-}
-
-fn new_folder() -> PathBuf {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let folder = places::scratch().join(format!("power-cut-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
-    fs::create_dir_all(mount_point(&folder)).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    folder
 }
