@@ -11,7 +11,9 @@ pub enum Failure {
     Broken(Broken),
     /// The broker neither becomes ready nor ends.
     EndlessStart(String),
-    /// The broker ended or refused to start, or the rig did not hold: no promise was looked at.
+    /// The broker ends before it is ready; what it says.
+    RefusedStart(String),
+    /// The broker ended otherwise, or the rig did not hold: no promise was looked at.
     Other(String),
 }
 
@@ -21,6 +23,7 @@ impl Failure {
         match self {
             Failure::Broken(words) => Failure::Broken(tell(words)),
             Failure::EndlessStart(words) => Failure::EndlessStart(tell(words)),
+            Failure::RefusedStart(words) => Failure::RefusedStart(tell(words)),
             Failure::Other(words) => Failure::Other(tell(words)),
         }
     }
@@ -28,7 +31,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        let (Failure::Broken(words) | Failure::EndlessStart(words) | Failure::Other(words)) = self;
+        let (Failure::Broken(words) | Failure::EndlessStart(words) | Failure::RefusedStart(words) | Failure::Other(words)) = self;
         formatter.write_str(words)
     }
 }

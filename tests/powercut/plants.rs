@@ -21,18 +21,26 @@ pub struct Plant {
     pub name: &'static str,
     /// It shows only when a ring has gone round.
     is_long: bool,
-    /// It also shows as a start without end: a ring that has gone round is replayed again and again.
-    is_endless: bool,
+    also: Also,
+}
+
+/// As what a fault shows beside a broken promise, where that is its nature.
+enum Also {
+    Nothing,
+    /// A ring that has gone round is replayed again and again.
+    EndlessStart,
+    /// What should have been cut off is read, and the broker says this of it.
+    RefusedStart(&'static str),
 }
 
 pub const ALL: &[Plant] = &[
-    Plant { name: "no-flush", is_long: false, is_endless: false },
-    Plant { name: "early-duplicate", is_long: false, is_endless: false },
-    Plant { name: "no-directory-flush", is_long: false, is_endless: false },
-    Plant { name: "no-sequence", is_long: true, is_endless: true },
-    Plant { name: "no-cut", is_long: false, is_endless: false },
-    Plant { name: "early-roll", is_long: false, is_endless: false },
-    Plant { name: "early-release", is_long: true, is_endless: false },
+    Plant { name: "no-flush", is_long: false, also: Also::Nothing },
+    Plant { name: "early-duplicate", is_long: false, also: Also::Nothing },
+    Plant { name: "no-directory-flush", is_long: false, also: Also::Nothing },
+    Plant { name: "no-sequence", is_long: true, also: Also::EndlessStart },
+    Plant { name: "no-cut", is_long: false, also: Also::RefusedStart("holds an entry of another version") },
+    Plant { name: "early-roll", is_long: false, also: Also::Nothing },
+    Plant { name: "early-release", is_long: true, also: Also::Nothing },
 ];
 
 /// Lives of the broker that can have faults and has none: one of short rounds, a shorter one of long rounds. They are led once, however many tests ask.
@@ -73,10 +81,10 @@ impl Plant {
     }
 
     fn is_shown_by(&self, failure: &Failure) -> bool {
-        match failure {
-            Failure::Broken(_) => true,
-            Failure::EndlessStart(_) => self.is_endless,
-            Failure::Other(_) => false,
+        match (failure, &self.also) {
+            (Failure::Broken(_), _) | (Failure::EndlessStart(_), Also::EndlessStart) => true,
+            (Failure::RefusedStart(words), Also::RefusedStart(reason)) => words.contains(reason),
+            _ => false,
         }
     }
 }

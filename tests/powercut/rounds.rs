@@ -377,7 +377,7 @@ impl Life {
                 return Ok(false);
             }
             if !self.broker.is_running() {
-                return Err(Failure::Other(format!("the broker does not start:\n{}", self.broker.end_of_log())));
+                return Err(Failure::RefusedStart(format!("the broker does not start:\n{}", self.broker.end_of_log())));
             }
             if self.broker.is_ready() {
                 return Ok(true);
