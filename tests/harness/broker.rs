@@ -143,6 +143,12 @@ impl Broker {
         self.launch();
     }
 
+    /// A setting from the next start on.
+    pub fn change_setting(&mut self, key: &str, value: &str) {
+        self.options.settings.retain(|(known, _)| known != key);
+        self.options.settings.push((key.to_string(), value.to_string()));
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -281,9 +287,9 @@ impl Broker {
         });
     }
 
-    /// All data directories, as `log.dirs` has them.
-    fn data_directories(&self) -> String {
-        let more = (1..=self.options.more_directories).map(|number| format!(",{}-{number}", self.data.display()));
+    /// All data directories.
+    pub fn data_directories(&self) -> Vec<String> {
+        let more = (1..=self.options.more_directories).map(|number| format!("{}-{number}", self.data.display()));
         std::iter::once(self.data.display().to_string()).chain(more).collect()
     }
 
@@ -298,7 +304,7 @@ impl Broker {
 
     fn corelane_command(&self) -> Command {
         let mut command = Command::new(if self.options.is_traced { places::traced_binary() } else { places::corelane_binary() });
-        command.arg("--data-dir").arg(self.data_directories());
+        command.arg("--data-dir").arg(self.data_directories().join(","));
         let listeners = ("listeners".to_string(), format!("PLAINTEXT://{}", self.address));
         for (key, value) in self.settings().into_iter().chain([listeners]) {
             command.arg("--set").arg(format!("{key}={value}"));
@@ -331,7 +337,7 @@ impl Broker {
             format!("controller.quorum.voters=1@127.0.0.1:{}", self.controller_port),
             format!("listeners=PLAINTEXT://{},CONTROLLER://127.0.0.1:{}", self.address, self.controller_port),
             "controller.listener.names=CONTROLLER".to_string(),
-            format!("log.dirs={}", self.data_directories()),
+            format!("log.dirs={}", self.data_directories().join(",")),
         ];
         lines.extend(self.settings().iter().map(|(key, value)| format!("{key}={value}")));
         lines.join("\n") + "\n"
@@ -360,9 +366,16 @@ impl Broker {
     }
 }
 
-/// A port that nobody listens on now. Another process may take it in between; the broker then says so and the test fails with its message.
+/// A port that nobody listens on now, below those that the kernel gives to clients: a broker that is down for a moment does not lose it to a connection. Another process may take
+/// it in between; the broker then says so and the test fails with its message.
 pub fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a loopback port").port()
+    const FIRST: u32 = 12_000;
+    const COUNT: u32 = 20_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let of_process = std::process::id().wrapping_mul(97);
+    let candidates = std::iter::repeat_with(|| FIRST + of_process.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT);
+    let mut free = candidates.map(|port| port as u16).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.next().expect("candidates have no end")
 }
 
 fn new_folder() -> PathBuf {

@@ -104,6 +104,14 @@ pub fn main_one_by_one(trials: Vec<Trial>) -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
+/// Runs trials that keep apart, so many beside each other unless the command line says otherwise; begun in their order.
+pub fn main_side_by_side(trials: Vec<Trial>, jobs: usize) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or(Some(jobs));
+    println!("against {:?}", places::target());
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
 /// Whether `differences.toml` leaves this case out against the broker at hand; prints the reason.
 fn left_out(name: &str) -> bool {
     let reason = differences::not_run(name);

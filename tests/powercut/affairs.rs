@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use corelane_wire::messages::alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
 use corelane_wire::messages::create_topics_request::CreatableTopic;
 use corelane_wire::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use corelane_wire::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use corelane_wire::messages::{
-    CreateTopicsRequest, DeleteTopicsRequest, InitProducerIdRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest,
+    AlterReplicaLogDirsRequest, CreateTopicsRequest, DeleteTopicsRequest, InitProducerIdRequest, OffsetCommitRequest, OffsetFetchRequest,
+    ProduceRequest,
 };
 use corelane_wire::{ErrorCode, Str};
 use harness::batch::{Batch, record};
@@ -21,12 +23,17 @@ use crate::load::Round;
 
 pub const GROUP: &str = "group";
 
+/// Topics whose replicas move, and how many partitions each has.
+const MOVING_TOPICS: &[(&str, u64)] = &[("plain", 2), ("idempotent", 2), ("compacted", 1), ("bulk", 1), ("written", 2), ("transfers", 3)];
+
 /// Where the group commits.
 const COMMITTED_TOPIC: &str = "plain";
 
 /// What the broker's other clients were told.
 #[derive(Default)]
 pub struct Affairs {
+    /// Data directories of the broker, between which replicas move if there is more than one.
+    directories: Vec<String>,
     topics: Vec<Topic>,
     next_topic: u64,
     commits: Commits,
@@ -59,6 +66,11 @@ enum Stage {
 }
 
 impl Affairs {
+    /// Of a broker with these data directories.
+    pub fn of(directories: Vec<String>) -> Affairs {
+        Affairs { directories, ..Affairs::default() }
+    }
+
     /// One step of business after the other, until the broker is dead.
     pub fn go_on(&mut self, round: &Round, connection: &mut Connection, mut random: Random) -> io::Result<()> {
         while !round.is_over() {
@@ -67,6 +79,7 @@ impl Affairs {
                 1 => self.delete_topic(connection, &mut random)?,
                 2 => self.take_producer_id(round, connection)?,
                 3 | 4 => self.fill_topic(connection, &mut random)?,
+                5 if self.directories.len() > 1 => self.move_replica(connection, &mut random)?,
                 _ => self.commit(connection)?,
             }
             std::thread::sleep(std::time::Duration::from_micros(random.below(3_000)));
@@ -120,6 +133,16 @@ impl Affairs {
             topic.records = partition.base_offset + 1;
         }
         Ok(())
+    }
+
+    /// Asks for a replica to lie in some data directory. Whether it gets there is not promised; that its records stay is.
+    fn move_replica(&self, connection: &mut Connection, random: &mut Random) -> io::Result<()> {
+        let (topic, partitions) = random.one_of(MOVING_TOPICS);
+        let partition = random.below(partitions) as i32;
+        let index = random.below(self.directories.len() as u64) as usize;
+        let topic = AlterReplicaLogDirTopic { name: Str::from(topic), partitions: vec![partition], ..Default::default() };
+        let directory = AlterReplicaLogDir { path: Str::from(self.directories[index].as_str()), topics: vec![topic], ..Default::default() };
+        connection.try_call(2, &AlterReplicaLogDirsRequest { dirs: vec![directory], ..Default::default() }).map(drop)
     }
 
     fn take_producer_id(&mut self, round: &Round, connection: &mut Connection) -> io::Result<()> {

@@ -15,6 +15,9 @@ pub type NodeId = u64;
 
 pub const ROOT: NodeId = 1;
 
+/// In the names of the broker's journals.
+const JOURNAL_NAME: &str = "corelane-journal-";
+
 /// Position of a change in the order of all changes.
 pub type ChangeNumber = u64;
 
@@ -93,6 +96,8 @@ pub struct CutRules {
     pub torn_percent: u64,
     /// What is torn is torn here.
     pub sector_bytes: u64,
+    /// Sectors of a journal that were to be written and did not survive, and hold noise, in percent.
+    pub noise_percent: u64,
     /// Changes of names that survive, in percent.
     pub names_percent: u64,
     /// Names survive up to a moment, as where metadata goes through a journal; otherwise each by itself.
@@ -105,6 +110,7 @@ impl CutRules {
             writes_percent: random.one_of(&[0, 10, 50, 90, 100]),
             torn_percent: random.one_of(&[0, 30, 100]),
             sector_bytes: random.one_of(&[512, 4096]),
+            noise_percent: 0,
             names_percent: random.one_of(&[0, 50, 90, 100]),
             names_in_order: random.is_below_percent(50),
         }
@@ -308,11 +314,13 @@ impl Disk {
     /// The disk after a power cut.
     pub fn cut(mut self, rules: CutRules, random: &mut Random) -> Disk {
         self.spare_names(rules, random);
+        let journals = self.files_named(JOURNAL_NAME);
         let mut nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         nodes.sort_unstable();
         for node in nodes {
+            let noise_percent = if journals.contains(&node) { rules.noise_percent } else { 0 };
             if let Some(Node::File(file)) = self.nodes.get_mut(&node) {
-                file.spare(rules, random);
+                file.spare(CutRules { noise_percent, ..rules }, random);
             }
         }
         self.forget_unreachable();
@@ -340,6 +348,13 @@ impl Disk {
         let position = file.durable.flip_bit(random.draw());
         file.current = file.durable.clone();
         Some((name, position))
+    }
+
+    /// Files with a name that contains this.
+    fn files_named(&self, part: &str) -> HashSet<NodeId> {
+        let directories =
+            self.nodes.values().filter_map(|node| if let Node::Directory(inner) = node { Some(&inner.current) } else { None });
+        directories.flatten().filter(|(name, _)| name.contains(part)).map(|(_, node)| *node).collect()
     }
 
     fn spare_names(&mut self, rules: CutRules, random: &mut Random) {
@@ -466,10 +481,13 @@ impl File {
                         self.durable.set_length(length);
                     }
                 }
-                Change::Write { .. } if !is_spared => {}
+                Change::Write { position, bytes } if !is_spared => {
+                    self.write_noise(position, bytes.len() as u64, rules, random);
+                }
                 Change::Write { position, mut bytes } => {
                     bytes.truncate(unknown_from.saturating_sub(position) as usize);
                     if random.is_below_percent(rules.torn_percent) {
+                        self.write_noise(position, bytes.len() as u64, rules, random);
                         self.write_torn(position, &bytes, rules.sector_bytes, random);
                     } else if !bytes.is_empty() {
                         self.durable.write(position, &bytes);
@@ -478,6 +496,19 @@ impl File {
             }
         }
         self.current = self.durable.clone();
+    }
+
+    /// A sector that the device was about to write holds what it holds.
+    fn write_noise(&mut self, position: u64, count: u64, rules: CutRules, random: &mut Random) {
+        let sectors = (position / rules.sector_bytes)..(position + count).div_ceil(rules.sector_bytes);
+        for sector in sectors.filter(|_| rules.noise_percent > 0) {
+            if random.is_below_percent(rules.noise_percent) {
+                let start = (sector * rules.sector_bytes).max(position);
+                let end = ((sector + 1) * rules.sector_bytes).min(position + count).min(self.durable.length());
+                let noise: Vec<u8> = (start..end).map(|_| random.draw() as u8).collect();
+                self.durable.write(start, &noise);
+            }
+        }
     }
 
     /// Each sector makes it or does not.

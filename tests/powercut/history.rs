@@ -12,6 +12,9 @@ use harness::random::mix;
 /// Keys of a compacted partition.
 const KEYS: u64 = 16;
 
+/// Batches that a producer sends before it hears of the oldest of them, as clients do: a broker remembers so many of each producer.
+const IN_FLIGHT_MAX: usize = 5;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Each batch is sent once: it may be there or not if nobody has answered.
@@ -26,14 +29,18 @@ pub enum Kind {
     Compacted,
     /// As `Plain`, in large batches.
     Bulk,
+    /// As `Plain`, acknowledged before it is on stable storage: a cut may take the end of it that was not flushed, and nothing else.
+    Weak,
 }
 
-/// A batch that has been sent and not answered.
+/// A batch on its way.
 #[derive(Clone)]
 pub struct Sent {
     pub first: u64,
     pub count: u64,
     pub bytes: Bytes,
+    /// On whichever connection.
+    is_answered: bool,
 }
 
 /// One partition's past.
@@ -47,18 +54,26 @@ pub struct History {
     base_timestamp: i64,
     /// Index of the next record to be written for the first time.
     pub next: u64,
-    pub in_flight: VecDeque<Sent>,
+    /// In their order, those of which the producer has not heard itself: an answer to a repetition does not count, because the batch that was sent first may still be on its way.
+    in_flight: VecDeque<Sent>,
     /// By offset, the record that was acknowledged or seen there.
     known: BTreeMap<i64, u64>,
     /// The log does not begin before the one offset, because somebody was told so, and not behind the other, because nobody has asked for more.
     start: (i64, i64),
+    /// What a former start has found is on stable storage, also where acknowledgements do not say so.
+    flushed_end: i64,
+    /// Of the last start.
+    leader_epoch: i32,
     pub acknowledged: u64,
+    /// Records that cuts have taken from a partition that allows it.
+    pub forgone: u64,
 }
 
 /// What a partition holds now.
 pub struct Found {
     pub start: i64,
     pub end: i64,
+    pub leader_epoch: i32,
     pub records: Vec<(i64, Record)>,
 }
 
@@ -80,8 +95,21 @@ impl History {
             in_flight: VecDeque::new(),
             known: BTreeMap::new(),
             start: (0, 0),
+            flushed_end: 0,
+            leader_epoch: -1,
             acknowledged: 0,
+            forgone: 0,
         }
+    }
+
+    /// Whether a client would send another batch now. With more behind the oldest in flight the broker might forget that one, and refuse it as out of order when it comes at last.
+    pub fn may_begin(&self) -> bool {
+        self.in_flight.len() < IN_FLIGHT_MAX
+    }
+
+    /// What is sent again on another connection, oldest first.
+    pub fn in_flight(&self) -> impl ExactSizeIterator<Item = &Sent> {
+        self.in_flight.iter()
     }
 
     /// The next batch, taken into what is in flight.
@@ -92,7 +120,7 @@ impl History {
             batch = batch.producer(self.producer_id, 0, first as i32);
         }
         self.next += count;
-        let sent = Sent { first, count, bytes: batch.encode() };
+        let sent = Sent { first, count, bytes: batch.encode(), is_answered: false };
         self.in_flight.push_back(sent.clone());
         sent
     }
@@ -102,8 +130,17 @@ impl History {
         for step in 0..sent.count {
             self.know(base_offset + step as i64, sent.first + step, "acknowledged")?;
         }
+        if let Some(in_flight) = self.in_flight.iter_mut().find(|in_flight| in_flight.first == sent.first && !in_flight.is_answered) {
+            in_flight.is_answered = true;
+            self.acknowledged += sent.count;
+        }
+        Ok(())
+    }
+
+    /// The producer itself was told so.
+    pub fn hear(&mut self, sent: &Sent, base_offset: i64) -> Outcome {
+        self.acknowledge(sent, base_offset)?;
         self.in_flight.retain(|in_flight| in_flight.first != sent.first);
-        self.acknowledged += sent.count;
         Ok(())
     }
 
@@ -141,6 +178,15 @@ impl History {
     /// Compares with what the partition holds after a restart; what is found is known from then on.
     pub fn verify(&mut self, found: &Found) -> Outcome {
         let place = self.place();
+        if found.leader_epoch <= self.leader_epoch {
+            return Err(format!(
+                "{place}: its leader's epoch is {} after a start, and was {} before",
+                found.leader_epoch, self.leader_epoch
+            ));
+        }
+        if self.kind == Kind::Weak && found.end >= self.flushed_end {
+            self.forgone += self.known.split_off(&found.end).len() as u64;
+        }
         if found.end < self.known_end() {
             let (offset, index) = self.known.last_key_value().expect("something is known");
             return Err(format!("{place}: record {index} at offset {offset} is lost; the log ends at {}", found.end));
@@ -157,6 +203,7 @@ impl History {
         for (offset, record) in &found.records {
             self.see(*offset, record)?;
         }
+        (self.flushed_end, self.leader_epoch) = (found.end, found.leader_epoch);
         Ok(())
     }
 
@@ -249,7 +296,7 @@ impl History {
         let key = if self.kind == Kind::Compacted { self.key_of(index) } else { index };
         let length = match self.kind {
             Kind::Bulk => 10_000 + random % 30_000,
-            Kind::Plain | Kind::Idempotent if random.is_multiple_of(40) => 5_000 + random % 15_000,
+            Kind::Plain | Kind::Idempotent | Kind::Weak if random.is_multiple_of(40) => 5_000 + random % 15_000,
             Kind::Compacted => random % 1_500,
             _ => random % 400,
         };
@@ -277,8 +324,10 @@ impl History {
         self.kind == Kind::Compacted && mix(index ^ self.seed ^ 0x70).is_multiple_of(8)
     }
 
-    fn place(&self) -> String {
-        format!("{}-{} ({:?})", self.topic, self.partition, self.kind)
+    /// What a failure says of where it is: also which batches are in flight.
+    pub fn place(&self) -> String {
+        let in_flight: Vec<u64> = self.in_flight.iter().map(|sent| sent.first).collect();
+        format!("{}-{} ({:?}, known to {}, in flight {in_flight:?})", self.topic, self.partition, self.kind, self.known_end())
     }
 }
 
@@ -287,5 +336,24 @@ fn codec(first: u64) -> Codec {
         0 => Codec::Lz4,
         1 => Codec::Snappy,
         _ => Codec::None,
+    }
+}
+
+pub mod cases {
+    use super::*;
+
+    /// All batches in flight are answered by way of their repetitions: the producer, which has heard of none, begins no further one, and sends all of them again.
+    pub fn repetitions_make_no_room() {
+        let mut history = History::new("idempotent", 0, Kind::Idempotent, 1, 7, 0);
+        let sent: Vec<Sent> = (0..IN_FLIGHT_MAX).map(|_| history.begin_batch()).collect();
+        for batch in &sent {
+            history.acknowledge(batch, batch.first as i64).expect("as promised");
+        }
+        assert_eq!(history.acknowledged, history.next);
+        assert!(!history.may_begin(), "the broker would forget the oldest");
+        assert!(history.in_flight().map(|sent| sent.first).eq(sent.iter().map(|sent| sent.first)));
+        history.hear(&sent[0], 0).expect("as promised");
+        assert!(history.may_begin());
+        assert_eq!(history.acknowledged, history.next, "nothing counts twice");
     }
 }

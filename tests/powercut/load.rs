@@ -23,7 +23,6 @@ use crate::history::{Broken, History, Kind};
 const PRODUCE_VERSION: i16 = 9;
 const FETCH_VERSION: i16 = 11;
 const DELETE_RECORDS_VERSION: i16 = 2;
-const IN_FLIGHT_MAX: usize = 5;
 
 /// What all threads of a round share.
 pub struct Round<'a> {
@@ -46,18 +45,18 @@ impl Round<'_> {
     }
 
     /// An answer that nobody expects. That the disk has failed is no promise broken.
-    fn refuse(&self, error: ErrorCode, what: &str) {
+    pub fn refuse(&self, error: ErrorCode, what: &str) {
         let words = format!("{what}: {}", error.name());
         self.fail(if error == ErrorCode::KafkaStorageError { Failure::Other(words) } else { Failure::Broken(words) });
     }
 
-    fn fail(&self, failure: Failure) {
+    pub fn fail(&self, failure: Failure) {
         self.failures.lock().expect("no panic while it is held").push(failure);
         self.stop.store(true, Ordering::Relaxed);
     }
 
     /// What a refusal is when the broker is about to stop, has only just begun, or has trouble with its disk: come again.
-    fn is_passing(&self, error: ErrorCode) -> bool {
+    pub fn is_passing(&self, error: ErrorCode) -> bool {
         let is_passing = matches!(
             error,
             ErrorCode::NotLeaderOrFollower
@@ -68,7 +67,7 @@ impl Round<'_> {
         is_passing || (self.is_troubled && error == ErrorCode::KafkaStorageError)
     }
 
-    fn connect(&self) -> Option<Connection> {
+    pub fn connect(&self) -> Option<Connection> {
         while !self.is_over() {
             if let Ok(connection) = Connection::open(self.address) {
                 return Some(connection);
@@ -91,12 +90,12 @@ pub fn write(round: &Round, history: &Mutex<History>, pause: Duration) {
 
 fn write_on(round: &Round, connection: &mut Connection, history: &Mutex<History>, pause: Duration) -> std::io::Result<()> {
     let mut waiting = VecDeque::new();
-    let again: Vec<_> = lock(history).in_flight.iter().cloned().collect();
+    let again: Vec<_> = lock(history).in_flight().cloned().collect();
     for sent in again {
         waiting.push_back((send(connection, history, &sent.bytes)?, sent));
     }
     loop {
-        while !round.is_over() && waiting.len() < IN_FLIGHT_MAX {
+        while !round.is_over() && lock(history).may_begin() {
             let sent = lock(history).begin_batch();
             waiting.push_back((send(connection, history, &sent.bytes)?, sent));
             if !pause.is_zero() {
@@ -107,11 +106,12 @@ fn write_on(round: &Round, connection: &mut Connection, history: &Mutex<History>
         let answer = connection.receive::<ProduceRequest>(PRODUCE_VERSION, correlation_id)?;
         let partition = &answer.responses[0].partition_responses[0];
         match code(partition.error_code) {
-            ErrorCode::None => round.check(lock(history).acknowledge(&sent, partition.base_offset)),
+            ErrorCode::None => round.check(lock(history).hear(&sent, partition.base_offset)),
             error if round.is_passing(error) => return Ok(()),
             error => {
-                let (topic, partition) = place_of(history);
-                round.refuse(error, &format!("{topic}-{partition}: the batch of record {}", sent.first));
+                let said = partition.error_message.as_deref().unwrap_or_default();
+                let history = lock(history);
+                round.refuse(error, &format!("{}, the batch of record {} ({said})", history.place(), sent.first));
             }
         }
     }
@@ -129,9 +129,8 @@ pub fn repeat(round: &Round, history: &Mutex<History>, mut random: Random) {
         let in_flight = {
             let history = lock(history);
             // A producer that is not known yet may begin with any sequence: the first batch must be the first.
-            let count = if history.acknowledged == 0 { 0 } else { history.in_flight.len() };
-            let index = random.below(count.max(1) as u64) as usize;
-            history.in_flight.get(index).filter(|_| index < count).cloned()
+            let count = if history.acknowledged == 0 { 0 } else { history.in_flight().len() };
+            history.in_flight().nth(random.below(count.max(1) as u64) as usize).filter(|_| count > 0).cloned()
         };
         if let Some(sent) = in_flight {
             let (topic, partition) = place_of(history);

@@ -1,10 +1,11 @@
 //! Power cuts: the broker on a disk that keeps what was flushed and nothing else for sure.
 //!
-//! `disk` is that disk, `mount` puts it where a broker can use it (a FUSE filesystem of this process), `load` and `affairs` make promises on it, `history` and `affairs` compare after
-//! each cut, and `rounds` tells how one follows the other. `block` puts ext4 and XFS between broker and disk, so that the power fails under theirs. Where a rig cannot be had its
-//! cases are left out and say why.
+//! `disk` is that disk, `mount` puts it where a broker can use it (a FUSE filesystem of this process), `load`, `affairs` and `tellers` make promises on it, `history`, `affairs` and
+//! `transfers` compare after each cut, and `rounds` tells how one follows the other, as `schedule` has it. `block` puts ext4 and XFS between broker and disk, so that the power fails
+//! under theirs. Where a rig cannot be had its cases are left out and say why.
 //!
-//! `scripts/soak power-cut --rounds N` asks for more cuts with CORELANE_POWER_CUT_ROUNDS, and CORELANE_POWER_CUT_SEED leads one life again.
+//! `scripts/soak power-cut --rounds N --jobs M` asks for more cuts with CORELANE_POWER_CUT_ROUNDS, and for so many lives beside each other with CORELANE_POWER_CUT_JOBS;
+//! CORELANE_POWER_CUT_SEED leads one life again.
 
 mod affairs;
 mod block;
@@ -12,14 +13,20 @@ mod content;
 mod disk;
 mod failure;
 mod folder;
+mod found;
 mod history;
 mod load;
 mod mount;
 mod plants;
 mod rounds;
+mod schedule;
+mod tellers;
+mod transfers;
 
 use std::env;
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::thread;
 use std::time::Instant;
 
 use harness::places::{self, Target};
@@ -27,16 +34,24 @@ use libtest_mimic::{Failed, Trial};
 
 use self::block::Filesystem;
 use self::failure::Failure;
-use self::rounds::{CUTS_PER_LIFE, Manner, live};
+use self::rounds::{CUTS_PER_LIFE, Manner, Tally, live};
+
+static TOTAL: Mutex<Tally> = Mutex::new(Tally::ZERO);
 
 /// Lives in the suite, of five cuts each: five on files and names of ours, one on each real filesystem (see `rig_of`).
 const SEEDS: [u64; 7] = [1, 3, 5, 7, 9, 6, 8];
 
 fn main() -> ExitCode {
-    let mut trials = vec![Trial::test("content::bytes_come_back", || {
-        content::cases::bytes_come_back();
-        Ok(())
-    })];
+    let unit = |name: &str, case: fn()| {
+        Trial::test(name, move || {
+            case();
+            Ok(())
+        })
+    };
+    let mut trials = vec![
+        unit("content::bytes_come_back", content::cases::bytes_come_back),
+        unit("history::repetitions_make_no_room", history::cases::repetitions_make_no_room),
+    ];
     let reason = match places::target() {
         Target::Kafka => Some("Kafka does not promise what is tested here".to_string()),
         Target::Corelane => {
@@ -57,7 +72,10 @@ fn main() -> ExitCode {
         if let Some(reason) = &reason {
             println!("{name} is not run: {reason}");
         }
-        trials.push(Trial::test(name, move || lead(seed, &Manner { filesystem, ..Manner::default() })).with_ignored_flag(reason.is_some()));
+        trials.push(
+            Trial::test(name, move || lead(seed, &Manner { filesystem, is_wide: true, ..Manner::default() }))
+                .with_ignored_flag(reason.is_some()),
+        );
     }
     let deletions = || Ok(deletions()?);
     trials.push(Trial::test("regressions::a_directory_goes_after_its_deletion_is_durable", deletions).with_ignored_flag(reason.is_some()));
@@ -72,12 +90,22 @@ fn main() -> ExitCode {
     for plant in plants::ALL {
         trials.push(Trial::test(format!("plants::{}_is_found", plant.name), || plant.find()).with_ignored_flag(reason.is_some()));
     }
-    harness::suite::main_one_by_one(trials)
+    let outcome = harness::suite::main_side_by_side(trials, jobs());
+    println!("of the lives that came to their end: {}", TOTAL.lock().expect("no panic while it is held"));
+    outcome
+}
+
+/// How many lives are led beside each other. Most of one is waiting: for a slow disk, for the kernel's mounts, for threads to notice.
+fn jobs() -> usize {
+    number("CORELANE_POWER_CUT_JOBS").map_or_else(|| 2 * thread::available_parallelism().map_or(1, usize::from), |jobs| jobs as usize)
+}
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
 /// The lives to lead.
 fn seeds() -> Vec<u64> {
-    let number = |name: &str| env::var(name).ok().map(|value| value.parse::<u64>().unwrap_or_else(|_| panic!("{name} is a number")));
     let first = number("CORELANE_POWER_CUT_SEED");
     let lives = number("CORELANE_POWER_CUT_ROUNDS").map(|rounds| rounds.div_ceil(CUTS_PER_LIFE));
     match (first, lives) {
@@ -106,12 +134,7 @@ fn deletions() -> Result<(), Failure> {
 fn lead(seed: u64, manner: &Manner) -> Result<(), Failed> {
     let begun = Instant::now();
     let tally = live(seed, CUTS_PER_LIFE, manner)?;
-    println!(
-        "seed {seed}: {} cuts, {} records acknowledged and all there, {} changes in doubt, {:.1} s",
-        tally.cuts,
-        tally.acknowledged,
-        tally.unflushed,
-        begun.elapsed().as_secs_f64()
-    );
+    println!("seed {seed}: {tally}, {:.1} s", begun.elapsed().as_secs_f64());
+    *TOTAL.lock().expect("no panic while it is held") += tally;
     Ok(())
 }

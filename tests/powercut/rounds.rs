@@ -3,18 +3,19 @@
 //! Everything that a round decides follows from the life's seed: when the power fails, counted in the disk's operations, what survives, how slow the disk is. What the threads of
 //! broker and load make of it in between is theirs; so a seed finds the same schedule of cuts again, and most often the same fault.
 
+use std::fmt;
+use std::ops::AddAssign;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use corelane_wire::ErrorCode;
-use harness::batch::{self, Record, now_ms};
+use harness::batch::now_ms;
 use harness::broker::{Broker, BrokerOptions};
 use harness::places;
 use harness::random::Random;
-use harness::raw::{Connection, EARLIEST, code, records_of};
+use harness::raw::Connection;
 use harness::wait;
 use rustix::process::Signal;
 
@@ -23,9 +24,12 @@ use crate::block::{Attached, Filesystem, disk_with_image};
 use crate::disk::{CutRules, Disk};
 use crate::failure::{Failure, comparing};
 use crate::folder::Folder;
-use crate::history::{Broken, Found, History, Kind};
+use crate::found::found_in;
+use crate::history::{Broken, History, Kind};
 use crate::load::{self, Round, lock, place_of};
-use crate::mount::{Failing, Faults, Mounted};
+use crate::mount::Mounted;
+use crate::schedule::{Moment, Trouble};
+use crate::transfers::Transfers;
 
 /// Cuts of one disk before a fresh one takes its place.
 pub const CUTS_PER_LIFE: u64 = 5;
@@ -58,9 +62,19 @@ const TOPICS: &[TopicPlan] = &[
     ("bulk", Kind::Bulk, 1, &[("internal.segment.bytes", "1048576")]),
 ];
 
+/// What is written to beside these in a wide life.
+const WEAK_TOPICS: &[TopicPlan] = &[
+    ("written", Kind::Weak, 2, &[("flush.messages", "1000000"), ("internal.segment.bytes", "262144")]),
+    ("flushed", Kind::Weak, 1, &[("flush.messages", "100"), ("flush.ms", "200"), ("internal.segment.bytes", "65536")]),
+    ("cached", Kind::Weak, 1, &[("write.caching", "true"), ("segment.ms", "300")]),
+];
+
 /// How lives are led: by which broker.
 #[derive(Clone, Default)]
 pub struct Manner {
+    /// With everything that a broker has: transactions, the weaker classes of durability, several data directories between which replicas move, another number of shards at each start,
+    /// and noise in what the journal was writing.
+    pub is_wide: bool,
     /// The broker is the build that can have faults, with its own witness silenced, on a disk that is slow and has no trouble: where planted faults are looked for.
     pub is_traced: bool,
     /// The fault that it has (`CORELANE_PLANT`).
@@ -76,12 +90,42 @@ pub struct Manner {
 }
 
 /// What a number of cuts came to.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Tally {
     pub cuts: u64,
     pub acknowledged: u64,
+    /// Transactions that are committed, all of each.
+    pub transfers: u64,
+    /// Records that the cuts took from topics of the weaker classes, all at the end of their logs.
+    pub forgone: u64,
     /// Changes that were in doubt when the power failed.
     pub unflushed: u64,
+}
+
+impl Tally {
+    pub const ZERO: Tally = Tally { cuts: 0, acknowledged: 0, transfers: 0, forgone: 0, unflushed: 0 };
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, more: Tally) {
+        let Tally { cuts, acknowledged, transfers, forgone, unflushed } = more;
+        self.cuts += cuts;
+        self.acknowledged += acknowledged;
+        self.transfers += transfers;
+        self.forgone += forgone;
+        self.unflushed += unflushed;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        let Tally { cuts, acknowledged, transfers, forgone, unflushed } = self;
+        write!(
+            formatter,
+            "{cuts} cuts, {acknowledged} records acknowledged and kept as promised, {transfers} transactions committed and whole, "
+        )?;
+        write!(formatter, "{forgone} records gone with unflushed ends of weaker classes, {unflushed} changes in doubt")
+    }
 }
 
 /// One disk from its first use through that many cuts; the seed decides everything that can be decided.
@@ -120,64 +164,6 @@ pub fn find_flipped_bit(seed: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-/// When the power fails.
-#[derive(Clone, Copy, Debug)]
-enum Moment {
-    /// So many operations into the start: recovery meets it.
-    Start(u64),
-    /// So many operations into the load.
-    Load(u64),
-    /// So many operations after SIGTERM; or after the end, if that comes first.
-    Stop { load: u64, stop: u64 },
-}
-
-/// What goes wrong with the disk before the power fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trouble {
-    None,
-    /// A write into a file whose name ends so fails, after so many that did not.
-    FailingWrite(&'static str, u64),
-    FailingFlush(&'static str, u64),
-    /// So many bytes are left.
-    Full(u64),
-    /// Nothing becomes durable for so long.
-    Stalled(Duration),
-}
-
-impl Trouble {
-    fn draw(random: &mut Random) -> Trouble {
-        let skip = random.below(40);
-        let name_end = random.one_of(&["journal-0", "journal-1", ".log", ".log"]);
-        match random.below(100) {
-            0..8 => Trouble::FailingWrite(name_end, skip),
-            8..14 => Trouble::FailingFlush(name_end, skip),
-            14..22 => Trouble::Full(random.below(1 << 20)),
-            22..26 => Trouble::Stalled(Duration::from_millis(random.below(800))),
-            _ => Trouble::None,
-        }
-    }
-
-    fn begin(self, mounted: &Mounted) {
-        let failing = |name_end, skip| Some(Failing { name_end, skip, count: 1 });
-        match self {
-            Trouble::None => {}
-            Trouble::FailingWrite(name_end, skip) => {
-                mounted.set_faults(Faults { failing_writes: failing(name_end, skip), ..Faults::default() })
-            }
-            Trouble::FailingFlush(name_end, skip) => {
-                mounted.set_faults(Faults { failing_flushes: failing(name_end, skip), ..Faults::default() })
-            }
-            Trouble::Full(left_bytes) => mounted.set_capacity(mounted.used_bytes() + left_bytes),
-            Trouble::Stalled(period) => mounted.set_faults(Faults { stalled_until: Some(Instant::now() + period), ..Faults::default() }),
-        }
-    }
-
-    /// Whether the broker may refuse.
-    fn is_refusal_fine(self) -> bool {
-        !matches!(self, Trouble::None | Trouble::Stalled(_))
-    }
-}
-
 struct Life {
     manner: Manner,
     random: Random,
@@ -190,6 +176,7 @@ struct Life {
     former_rules: Option<CutRules>,
     histories: Vec<Mutex<History>>,
     affairs: Affairs,
+    transfers: Option<Transfers>,
     seed: u64,
     tally: Tally,
 }
@@ -207,8 +194,12 @@ impl Life {
         if let Some(plant) = manner.plant {
             options = options.environment("CORELANE_PLANT", plant);
         }
+        if manner.is_wide {
+            options.more_directories = (seed % 3) as usize;
+        }
         let place = if manner.filesystem.is_some() { folder.filesystem() } else { folder.disk() };
         let broker = Broker::prepare_on(options, &place.join("data"));
+        let affairs = Affairs::of(broker.data_directories());
         Life {
             manner: manner.clone(),
             random: Random::from_seed(seed),
@@ -221,20 +212,26 @@ impl Life {
             is_fresh: true,
             former_rules: None,
             histories: Vec::new(),
-            affairs: Affairs::default(),
+            affairs,
+            transfers: manner.is_wide.then(Transfers::new),
             seed,
-            tally: Tally::default(),
+            tally: Tally::ZERO,
         }
     }
 
     /// Start, comparison, load, cut.
     fn round(&mut self, number: u64) -> Result<(), Failure> {
         let mut random = self.random.split();
-        let mut moment = draw_moment(&mut random, number, self.manner.is_long);
+        let mut moment = Moment::draw(&mut random, number, self.manner.is_long);
         let is_plain = !self.manner.is_traced && self.manner.filesystem.is_none();
         let mut trouble = if is_plain { Trouble::draw(&mut random) } else { Trouble::None };
         let mut latency_us_max = random.one_of(&[0, 300, 3_000, 15_000]);
         let mut rules = CutRules::draw(&mut random);
+        if self.manner.is_wide {
+            self.broker.change_setting("shards", random.one_of(&["1", "2"]));
+            // What a filesystem's own journal was writing may be lost or torn, but it is not made for noise.
+            rules.noise_percent = if self.manner.filesystem.is_none() { random.one_of(&[0, 20, 100]) } else { 0 };
+        }
         if self.manner.is_traced {
             // What is answered too early is found where being late takes long.
             latency_us_max = latency_us_max.max(5_000);
@@ -256,7 +253,6 @@ impl Life {
         self.tally.unflushed += disk.unflushed_count() as u64;
         self.disk = Some(disk.cut(rules, &mut random));
         self.histories.iter().for_each(|history| lock(history).give_up());
-        self.tally.acknowledged = self.histories.iter().map(|history| lock(history).acknowledged).sum();
         let tell = |words| format!("{words} ({moment:?}, {trouble:?}, latency up to {latency_us_max} us, after {former_rules:?})");
         outcome.map_err(|failure| failure.told(tell))
     }
@@ -303,7 +299,21 @@ impl Life {
         }
         self.broker.kill_while(|| mounted.let_go());
         drop(attached);
-        outcome.map(|()| self.tally)
+        outcome.map(|()| self.tally())
+    }
+
+    fn tally(&self) -> Tally {
+        let sum = |of: fn(&History) -> u64| self.histories.iter().map(|history| of(&lock(history))).sum();
+        Tally {
+            acknowledged: sum(|history| history.acknowledged),
+            forgone: sum(|history| history.forgone),
+            transfers: self.transfers.as_ref().map_or(0, Transfers::committed_count),
+            ..self.tally
+        }
+    }
+
+    fn topics(&self) -> impl Iterator<Item = &'static TopicPlan> + use<> {
+        TOPICS.iter().chain(if self.manner.is_wide { WEAK_TOPICS } else { &[] })
     }
 
     fn mount(&self, disk: Disk, random: Random, latency_us_max: u64) -> Mounted {
@@ -392,7 +402,7 @@ impl Life {
 
     fn make_topics(&mut self) {
         let mut connection = Connection::to(&self.broker);
-        for (topic, kind, partitions, configs) in TOPICS {
+        for (topic, kind, partitions, configs) in self.topics() {
             connection.create_topic_with(topic, *partitions, configs);
             for partition in 0..*partitions {
                 let producer_id = connection.producer_id();
@@ -400,6 +410,9 @@ impl Life {
             }
         }
         connection.wait_for_coordinator(GROUP);
+        if let Some(transfers) = &self.transfers {
+            transfers.make_topic(&mut connection);
+        }
     }
 
     /// Everything that was promised is compared with what is there. A comparison gives up where a topic is missing, but also where the broker is, which says nothing of promises.
@@ -413,7 +426,7 @@ impl Life {
 
     fn compare(&mut self) -> Result<(), Broken> {
         let mut connection = Connection::to(&self.broker);
-        for (topic, _, partitions, _) in TOPICS {
+        for (topic, _, partitions, _) in self.topics() {
             connection.wait_for_leaders(topic, *partitions);
         }
         for history in &self.histories {
@@ -421,7 +434,8 @@ impl Life {
             let found = found_in(&mut connection, &topic, partition);
             lock(history).verify(&found)?;
         }
-        self.affairs.verify(&mut connection)
+        self.affairs.verify(&mut connection)?;
+        self.transfers.as_mut().map_or(Ok(()), |transfers| transfers.verify(&mut connection))
     }
 
     /// Loads the broker until `end` returns, which has cut the power; then the threads end with their connections.
@@ -431,12 +445,15 @@ impl Life {
     {
         let (stop, failures) = (AtomicBool::new(false), Mutex::new(Vec::new()));
         let round = Round { address: self.broker.address(), stop: &stop, failures: &failures, is_troubled: trouble.is_refusal_fine() };
-        let (broker, histories, affairs) = (&mut self.broker, &self.histories, &mut self.affairs);
+        let round = &round;
+        // Everybody else takes it easy in every second round with transactions, so that there are some before the power fails.
+        let is_about_transfers = self.transfers.is_some() && random.is_below_percent(50);
+        let pauses_us: &[u64] = if is_about_transfers { &[5_000, 20_000, 50_000] } else { &[0, 200, 2_000] };
+        let (broker, histories, affairs, transfers) = (&mut self.broker, &self.histories, &mut self.affairs, &mut self.transfers);
         let (cut, ended) = thread::scope(|scope| {
-            let round = &round;
             let ending = Ending { broker, mounted, stop: &stop };
             for history in histories {
-                let pause = Duration::from_micros(random.one_of(&[0, 200, 2_000]));
+                let pause = Duration::from_micros(random.one_of(pauses_us));
                 scope.spawn(move || load::write(round, history, pause));
                 if lock(history).kind == Kind::Idempotent {
                     let random = random.split();
@@ -448,6 +465,9 @@ impl Life {
                 scope.spawn(move || load::trim(round, history, random));
             }
             scope.spawn(move || load::read(round, histories));
+            if let Some(transfers) = transfers {
+                transfers.go_on(scope, round, random);
+            }
             let business = random.split();
             scope.spawn(|| {
                 // An error is the broker's end.
@@ -496,46 +516,4 @@ fn wait_for_either_end(broker: &mut Broker, mounted: &Mounted) -> Result<(), Fai
         thread::sleep(Duration::from_millis(5));
     }
     Ok(())
-}
-
-fn draw_moment(random: &mut Random, number: u64, is_long: bool) -> Moment {
-    if is_long {
-        return Moment::Load(1_000 + random.below(4_000));
-    }
-    let load = random.one_of(&[50, 400, 2_000]);
-    match random.below(10) {
-        0 | 1 if number > 0 => Moment::Start(1 + random.below(80)),
-        2 => Moment::Stop { load: 1 + random.below(load), stop: 1 + random.below(120) },
-        _ => Moment::Load(1 + random.below(load)),
-    }
-}
-
-/// The whole partition, as a reader gets it. Retention may take the first of it meanwhile; then again.
-fn found_in(connection: &mut Connection, topic: &str, partition: i32) -> Found {
-    loop {
-        let start = connection.list_offset(topic, partition, EARLIEST).offset;
-        let end = connection.end_offset(topic, partition);
-        if let Some(records) = read_between(connection, topic, partition, start, end) {
-            return Found { start, end, records };
-        }
-    }
-}
-
-fn read_between(connection: &mut Connection, topic: &str, partition: i32, start: i64, end: i64) -> Option<Vec<(i64, Record)>> {
-    let (mut records, mut next) = (Vec::new(), start);
-    let mut moved = Instant::now();
-    while next < end {
-        assert!(moved.elapsed() < wait::PATIENCE, "fetching {topic}-{partition} at {next} gives nothing, and its end is {end}");
-        let data = connection.fetch(topic, partition, next);
-        match code(data.error_code) {
-            ErrorCode::None => {}
-            ErrorCode::OffsetOutOfRange => return None,
-            error => panic!("fetching {topic}-{partition} at {next}: {}", error.name()),
-        }
-        for batch in batch::read_batches(&records_of(&data)) {
-            records.extend(batch.records.iter().filter(|(offset, _)| *offset >= next).cloned());
-            (next, moved) = (batch.last_offset() + 1, Instant::now());
-        }
-    }
-    Some(records)
 }
