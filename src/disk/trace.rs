@@ -18,7 +18,7 @@ use uuid::Uuid;
 pub enum Promise {
     /// They are on stable storage.
     Durable,
-    /// Their write has completed: they survive this process.
+    /// Their write has completed, or a copy has been made in the page cache: they survive this process.
     Written,
     /// They are in memory.
     InMemory,
@@ -33,6 +33,7 @@ mod hooks {
     }
     pub fn appended(_: Uuid, _: GroupSequence, _: &EntryHeader) {}
     pub fn promised(_: TopicIdPartition, _: i64, _: i64, _: Promise) {}
+    pub fn shadowed(_: Uuid, _: GroupSequence) {}
     pub fn written(_: Uuid, _: GroupSequence, _: Durability) {}
     pub fn flushed(_: Uuid, _: GroupSequence) {}
     pub fn recovered(_: TopicIdPartition, _: i64) {}
@@ -64,6 +65,10 @@ mod hooks {
 
     pub fn promised(partition: TopicIdPartition, base_offset: i64, last_offset: i64, promise: Promise) {
         witness().promised(partition, base_offset, last_offset, promise);
+    }
+
+    pub fn shadowed(journal_id: Uuid, sequence: GroupSequence) {
+        witness().shadowed(journal_id, sequence);
     }
 
     pub fn written(journal_id: Uuid, sequence: GroupSequence, durability: Durability) {
@@ -98,6 +103,9 @@ pub use hooks::appended;
 
 /// Records were appended of which an acknowledgement will promise this.
 pub use hooks::promised;
+
+/// All groups up to this one, as far as they are filled, have a copy that survives the process.
+pub use hooks::shadowed;
 
 /// A group's write has completed.
 pub use hooks::written;
@@ -172,6 +180,15 @@ mod witness {
                 Promise::Durable => {}
                 Promise::Written => trace.promised_written.add(base_offset, last_offset + 1),
                 Promise::InMemory => trace.promised_in_memory.add(base_offset, last_offset + 1),
+            }
+        }
+
+        pub fn shadowed(&mut self, journal_id: Uuid, sequence: GroupSequence) {
+            let journal = self.journals.entry(journal_id).or_default();
+            let unwritten = journal.groups.range(journal.written + 1..=sequence.0);
+            let changes: Vec<Change> = unwritten.flat_map(|(_, group)| group.changes.iter().copied()).collect();
+            for change in changes {
+                self.change(change, |trace| &mut trace.written);
             }
         }
 
@@ -309,6 +326,20 @@ mod witness {
             witness.written(JOURNAL, GroupSequence(2), Durability::Dsync);
             assert!(!is_kept(&witness, 90, 109));
             assert!(is_kept(&witness, 3, 49));
+        }
+
+        #[test]
+        fn a_copy_in_the_page_cache_covers_what_need_not_be_durable() {
+            let mut witness = Witness::default();
+            append(&mut witness, 1, 0, 4);
+            append(&mut witness, 2, 5, 9);
+            witness.promised(PARTITION, 5, 9, Promise::Written);
+            witness.shadowed(JOURNAL, GroupSequence(2));
+            append(&mut witness, 2, 10, 14);
+            witness.promised(PARTITION, 10, 14, Promise::Written);
+            assert_eq!(witness.judge(PARTITION, 5, 9), (Promise::Written, true));
+            assert_eq!(witness.judge(PARTITION, 10, 14), (Promise::Written, false), "the copy was made before");
+            assert_eq!(witness.judge(PARTITION, 0, 4), (Promise::Durable, false));
         }
 
         #[test]

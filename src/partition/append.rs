@@ -84,6 +84,7 @@ impl Partition {
         let appended = self.log.borrow_mut().append(batch, &placed, leader_epoch, now_ms);
         self.is_changed.set(true);
         self.remember(&appended, &written);
+        let counts = if written.is_shadowed { counts.when_shadowed() } else { counts };
         self.count_with(written.sequence, counts, placed.last_offset + 1, batch.bytes.len());
         if counts != Counts::Durable {
             self.flush_in_time(written.sequence, batch.info.record_count);

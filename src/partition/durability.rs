@@ -1,7 +1,8 @@
 //! From appended to durable to visible: the high watermark follows what counts in the topic's class of durability.
 //!
-//! All classes go through the journal, in one order. By default (`flush.messages=1`) a record counts when it is on stable storage; with a larger `flush.messages` when its write has
-//! completed, so that it survives the process, and the journal is flushed after so many records or `flush.ms`; with `write.caching` as soon as it is in memory, and the write follows.
+//! All classes go through the journal, in one order. By default (`flush.messages=1`) a record counts when it is on stable storage; with a larger `flush.messages` when it
+//! survives the process, as its write has completed or a copy lies in the page cache, and the journal is flushed after so many records or `flush.ms`; with `write.caching` as soon as it
+//! is in memory, and the write follows.
 //! Coordinators wait for stable storage in any topic.
 //!
 //! The journal tells its shard once for each advance; only partitions that had something in the groups concerned are touched. The watermark moves, and waiting readers are told,
@@ -37,13 +38,21 @@ pub(super) struct PendingGroup {
 pub enum Counts {
     /// When it is on stable storage.
     Durable,
-    /// When its write has completed.
+    /// When it survives the process: its write has completed, or the journal has made a copy of it that does.
     Written,
     /// At once.
     InMemory,
 }
 
 impl Counts {
+    /// The same for a record of which the journal has made such a copy.
+    pub(super) fn when_shadowed(self) -> Self {
+        match self {
+            Counts::Written => Counts::InMemory,
+            other => other,
+        }
+    }
+
     /// What an acknowledgement says of such records.
     pub(super) fn promise(self) -> Promise {
         match self {

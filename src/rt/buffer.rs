@@ -265,6 +265,15 @@ impl AppendBuffer {
         Bytes::from_owner(SharedPart { memory: self.memory.clone(), range })
     }
 
+    /// What was written in `range`, to look at. A hole in it is not to be looked at before it is filled.
+    pub fn get(&self, range: Range<usize>) -> &[u8] {
+        assert!(range.start <= range.end && range.end <= self.length, "only written bytes are looked at");
+        let touches_hole = self.hole.as_ref().is_some_and(|hole| range.start < hole.end && hole.start < range.end);
+        assert!(!touches_hole, "a hole is filled before it is looked at");
+        // SAFETY: the range is written and inside the allocation; appends and fills, which touch other bytes only, need `&mut self`.
+        unsafe { std::slice::from_raw_parts(self.memory.pointer.as_ptr().add(range.start), range.len()) }
+    }
+
     fn advance(&mut self, bytes: usize) -> usize {
         assert!(bytes <= self.remaining(), "room was asked for first");
         let start = self.length;

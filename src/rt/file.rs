@@ -91,6 +91,7 @@ pub enum Operation {
     SyncDirectory,
     ListDirectory,
     Space,
+    Map,
 }
 
 /// Why it failed.
@@ -498,6 +499,7 @@ impl fmt::Display for FileError {
             Operation::CreateDirectory => "make the directory",
             Operation::SyncDirectory => "flush the directory",
             Operation::ListDirectory => "list the directory",
+            Operation::Map => "map",
             Operation::Space => "ask the room around",
         };
         write!(formatter, "cannot {step} {}", self.path.display())?;

@@ -15,6 +15,7 @@ pub mod buffer;
 mod cores;
 mod doorbell;
 pub mod file;
+pub mod mapping;
 pub mod mesh;
 pub mod net;
 mod panic;

@@ -96,11 +96,11 @@ impl Collector {
         self.arena.share(end - payload_bytes..end)
     }
 
-    /// Closes the open group. `durable` is what is durable now.
-    pub fn seal(&mut self, durable: GroupSequence) -> SealedGroup {
-        let open = self.open.take().expect("a group is open");
+    /// The header of the open group as if it ended here. `durable` is what is durable now.
+    pub fn open_header(&self, durable: GroupSequence) -> GroupHeader {
+        let open = self.open.as_ref().expect("a group is open");
         let body_bytes = self.arena.len() - open.start - GROUP_HEADER_BYTES;
-        let header = GroupHeader {
+        GroupHeader {
             journal_id: self.journal_id,
             sequence: open.place.sequence,
             first_entry: open.first_entry,
@@ -109,7 +109,19 @@ impl Collector {
             entry_count: open.entry_count,
             body_bytes: u32::try_from(body_bytes).expect("a group is smaller than 4 GiB"),
             body_crc: open.body_crc,
-        };
+        }
+    }
+
+    /// The entries of the open group from that byte of its body on.
+    pub fn open_body_from(&self, body_position: usize) -> &[u8] {
+        let open = self.open.as_ref().expect("a group is open");
+        self.arena.get(open.start + GROUP_HEADER_BYTES + body_position..self.arena.len())
+    }
+
+    /// Closes the open group. `durable` is what is durable now.
+    pub fn seal(&mut self, durable: GroupSequence) -> SealedGroup {
+        let header = self.open_header(durable);
+        let open = self.open.take().expect("a group is open");
         self.arena.fill_hole(&header.encode());
         self.arena.pad_to(BLOCK_BYTES);
         let bytes = self.arena.share(open.start..self.arena.len());

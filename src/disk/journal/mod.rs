@@ -8,8 +8,8 @@
 //! `JournalError::Full`; `wait_for_room` lets appenders in again one by one, in the order in which they came. A write that fails is not tried again: from then on nothing is taken
 //! and nothing more becomes durable, until a restart has recovered.
 //!
-//! Below: `entry` and `group` are the format, `ring` keeps account of the room, `collector` lays groups out in memory, `writer` writes them, `file` makes the ring, `replay` reads it
-//! back. Lives on its shard's thread and nowhere else.
+//! Below: `entry` and `group` are the format, `ring` keeps account of the room, `collector` lays groups out in memory, `shadow` copies those that need not be durable to where they
+//! survive the process, `writer` writes them, `file` makes the ring, `replay` reads it back. Lives on its shard's thread and nowhere else.
 
 pub mod collector;
 pub mod entry;
@@ -18,6 +18,7 @@ mod flush;
 pub mod group;
 pub mod replay;
 pub mod ring;
+pub mod shadow;
 mod times;
 mod upkeep;
 mod waiting;
@@ -38,6 +39,7 @@ use self::collector::{Collector, SealedGroup, entry_bytes};
 use self::flush::Unflushed;
 use self::group::{BLOCK_BYTES, GROUP_HEADER_BYTES, round_up_to_block};
 use self::ring::Ring;
+use self::shadow::Shadow;
 use self::times::GroupTimes;
 use self::waiting::{DurableQueue, RoomQueue};
 use crate::disk::placement::backlog::{Backlog, Change, Cut};
@@ -74,6 +76,8 @@ pub struct Written {
     pub sequence: GroupSequence,
     /// The payload in the group's own memory; tail cache, sends and placement share it.
     pub bytes: Bytes,
+    /// It survives this process already, before its group is written.
+    pub is_shadowed: bool,
 }
 
 /// Why the journal did not take an entry, or does not make it durable.
@@ -137,6 +141,7 @@ struct State {
     durable_queue: DurableQueue,
     written_queue: DurableQueue,
     unflushed: Unflushed,
+    shadow: Option<Shadow>,
     room_queue: RoomQueue,
     failure: Option<JournalError>,
     is_closed: bool,
@@ -177,6 +182,7 @@ impl Journal {
             durable_queue: DurableQueue::default(),
             written_queue: DurableQueue::default(),
             unflushed: Unflushed::default(),
+            shadow: None,
             room_queue: RoomQueue::default(),
             failure: None,
             is_closed: false,
@@ -198,12 +204,17 @@ impl Journal {
         journal
     }
 
+    /// From now on entries that need not be durable are copied there, as long as they are few.
+    pub fn shadow_in(&self, shadow: Shadow) {
+        self.state.borrow_mut().shadow = Some(shadow);
+    }
+
     /// Takes an entry into the open group: durable when the group is. The partition of an append or truncation is registered; its `Deleted` entry ends that.
     pub fn append(&self, header: &EntryHeader, payload: &[&[u8]]) -> Result<Written, JournalError> {
         self.append_as(Appender::Client, header, payload, true)
     }
 
-    /// As `append`, for an entry that counts when it is written; it becomes durable later (see `flush`).
+    /// As `append`, for an entry that counts when it survives the process: at once if it `is_shadowed`, else when it is written. It becomes durable later (see `flush`).
     pub fn append_weak(&self, header: &EntryHeader, payload: &[&[u8]]) -> Result<Written, JournalError> {
         self.append_as(Appender::Client, header, payload, false)
     }
@@ -337,6 +348,9 @@ impl Journal {
             (state.put(appender, header, payload, payload_bytes, is_strong), state.is_under_pressure())
         };
         trace::appended(self.journal_id, written.sequence, header);
+        if written.is_shadowed {
+            trace::shadowed(self.journal_id, written.sequence);
+        }
         self.wake_writer();
         if is_under_pressure {
             self.pressure.notify_all();
@@ -494,7 +508,14 @@ impl State {
         }
         self.statistics.entries += 1;
         self.statistics.payload_bytes += payload_bytes as u64;
-        Written { sequence, bytes }
+        let is_shadowed = !is_strong && self.shadow_open();
+        Written { sequence, bytes, is_shadowed }
+    }
+
+    /// Whether the open group, and all before it, would be there for a restart if the process ended now.
+    fn shadow_open(&mut self) -> bool {
+        let written = self.unflushed.written_sequence();
+        self.shadow.as_mut().is_some_and(|shadow| shadow.keep(&self.collector, self.durable, written))
     }
 
     /// What changes segment files waits for placement, and holds its group in the ring until then.
@@ -540,6 +561,9 @@ impl State {
     }
 
     fn seal_open(&mut self) {
+        if let Some(shadow) = &mut self.shadow {
+            shadow.seal(&self.collector, self.durable, self.unflushed.written_sequence());
+        }
         let group = self.collector.seal(self.durable);
         self.ring.seal();
         self.statistics.groups += 1;

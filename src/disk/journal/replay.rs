@@ -1,6 +1,6 @@
 //! Reading a ring back: the groups of one life, in order, from where its checkpoint says to the last one that is whole. Plain bytes in, groups out.
 //!
-//! The last groups before a crash may be torn or missing: they were never acknowledged, and reading ends there. A group that was acknowledged and cannot be read is another
+//! The last groups before a crash may be torn or missing: either the shadow has what counted of them, or they were never acknowledged, and reading ends there. A group that was acknowledged and cannot be read is another
 //! matter: every group says up to where all before it were durable when it was closed, so a hole below that is damage, and it is named rather than passed over.
 
 use std::fmt;
@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::entry::{Entry, EntryError};
 use super::group::{BLOCK_BYTES, GROUP_HEADER_BYTES, GroupHeader, GroupSequence};
 use super::ring::RING_START;
+use super::shadow::ShadowContent;
 use crate::rt::plant::{Plant, is_planted};
 
 /// A group that was wholly written.
@@ -19,7 +20,7 @@ pub struct ReadGroup {
     pub header: GroupHeader,
     /// Position in the ring's file.
     pub position: u64,
-    body: Bytes,
+    pub(super) body: Bytes,
 }
 
 /// Where reading begins: what the checkpoint says of the journal.
@@ -53,14 +54,24 @@ impl fmt::Display for ReplayError {
     }
 }
 
-/// All whole groups of the life that `start` names, in order. `file` is the whole ring file, its header block included.
-pub fn read_groups(file: &Bytes, start: ReplayStart) -> Result<Vec<ReadGroup>, ReplayError> {
+/// All whole groups of the life that `start` names, in order; of a group that is not whole in the ring, what the shadow has. `file` is the whole ring file, its header block
+/// included.
+pub fn read_groups(file: &Bytes, shadow: &ShadowContent, start: ReplayStart) -> Result<Vec<ReadGroup>, ReplayError> {
     let mut groups = Vec::new();
     let mut position = start.position;
     let mut sequence = start.sequence;
-    while let Some(group) = next_group(file, start.journal_id, sequence, position) {
+    let mut next_entry = None;
+    // A group of which the shadow has only a part is the last one: the next does not begin with the entry that is expected.
+    let follows = |group: &ReadGroup, next_entry: Option<u64>| {
+        next_entry.is_none_or(|number| number == group.header.first_entry) || is_planted(Plant::NoSequence)
+    };
+    while let Some(group) = next_group(file, start.journal_id, sequence, position)
+        .or_else(|| shadow.group(start.journal_id, sequence, if position == file.len() as u64 { RING_START } else { position }))
+        .filter(|group| follows(group, next_entry))
+    {
         position = group.position + group.header.ring_bytes();
         sequence = sequence.next();
+        next_entry = Some(group.header.first_entry + u64::from(group.header.entry_count));
         groups.push(group);
     }
     match witness_of(file, start.journal_id, sequence) {

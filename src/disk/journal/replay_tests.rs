@@ -101,7 +101,7 @@ impl Writer {
 
 fn marks(file: &[u8], start: ReplayStart) -> Result<Vec<i64>, ReplayError> {
     let mut found = Vec::new();
-    for group in read_groups(&Bytes::copy_from_slice(file), start)? {
+    for group in read_groups(&Bytes::copy_from_slice(file), &ShadowContent::default(), start)? {
         for (number, entry) in group.entries()? {
             assert_eq!(entry.header.kind, EntryKind::Append);
             assert_eq!(entry.header.base_offset, number as i64);
@@ -248,6 +248,6 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 3 * BLOCK..4 * BLOCK), position in 0u64..20_000) {
         let start = ReplayStart { journal_id: LIFE, sequence: GroupSequence(1), position };
-        prop_assert!(read_groups(&Bytes::from(bytes), start).unwrap().is_empty());
+        prop_assert!(read_groups(&Bytes::from(bytes), &ShadowContent::default(), start).unwrap().is_empty());
     }
 }

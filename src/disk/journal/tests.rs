@@ -6,6 +6,7 @@ use std::rc::Rc;
 use uuid::Uuid;
 
 use super::replay::{ReplayStart, read_groups};
+use super::shadow::{ShadowContent, make_shadow_blocking, shadow_path};
 use super::*;
 use crate::cluster::TopicIdPartition;
 use crate::disk::checkpoint::PartitionFacts;
@@ -58,9 +59,14 @@ fn place_all(journal: &Journal) {
 
 /// Offsets that a restart finds in the ring.
 fn replayed(ring: &RingFile, start: JournalStart) -> Vec<i64> {
+    replayed_with(ring, &ShadowContent::default(), start)
+}
+
+/// Offsets that a restart finds in ring and shadow.
+fn replayed_with(ring: &RingFile, shadow: &ShadowContent, start: JournalStart) -> Vec<i64> {
     let file = ring.read_blocking().unwrap();
     let start = ReplayStart { journal_id: LIFE, sequence: start.sequence, position: start.position };
-    let groups = read_groups(&file, start).unwrap();
+    let groups = read_groups(&file, shadow, start).unwrap();
     let entries = groups.iter().flat_map(|group| group.entries().unwrap());
     entries
         .map(|(number, entry)| {
@@ -337,5 +343,42 @@ fn weaker_entries_share_the_order_and_not_the_flushes() {
         journal.wait_durable(journal.last_sequence()).await.unwrap();
         assert_eq!(journal.statistics().flushes, 3);
         assert_eq!(replayed(&ring, journal.replay_start()), (0..9).collect::<Vec<_>>());
+    });
+}
+
+/// What need not be durable is there for a restart before its write has even begun, and with it all that lies before it; what comes from the shadow is not there twice.
+#[test]
+fn weaker_entries_survive_the_process_before_they_are_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let ring = new_ring(directory.path());
+    rt::run(move || async move {
+        let journal = start(ring.clone());
+        let path = shadow_path(directory.path(), 0);
+        journal.shadow_in(Shadow::new(&make_shadow_blocking(&path).unwrap()).unwrap());
+        let found = || replayed_with(&ring, &ShadowContent::read_blocking(&path).unwrap(), journal.replay_start());
+        let mut number = 0;
+        let mut next = || {
+            number += 1;
+            number - 1
+        };
+        let strong = next();
+        assert!(!journal.append(&header(strong), &[&payload(strong, 500)]).unwrap().is_shadowed, "it waits for stable storage");
+        assert_eq!(found(), Vec::<i64>::new());
+        // Beside writes that come back whenever they like.
+        for round in 0..60 {
+            let weak = next();
+            let written = journal.append_weak(&header(weak), &[&payload(weak, 500)]).unwrap();
+            assert!(written.is_shadowed && journal.written_sequence() < written.sequence);
+            assert_eq!(found(), (0..=weak).collect::<Vec<_>>());
+            if round % 3 == 0 {
+                let strong = next();
+                journal.append(&header(strong), &[&payload(strong, 500)]).unwrap();
+            }
+            rt::yield_now().await;
+        }
+        let bulk = next();
+        assert!(!journal.append_weak(&header(bulk), &[&payload(bulk, 100_000)]).unwrap().is_shadowed, "it counts when it is written");
+        journal.wait_written(journal.last_sequence()).await.unwrap();
+        assert_eq!((found(), replayed(&ring, journal.replay_start())), ((0..=bulk).collect(), (0..=bulk).collect()));
     });
 }

@@ -11,6 +11,7 @@ use crate::disk::checkpoint::slot::{self, Checkpoint, Slot};
 use crate::disk::checkpoint::{PartitionHome, PartitionRecord};
 use crate::disk::journal::file::{RingFileError, ring_path};
 use crate::disk::journal::replay::{ReplayStart, read_groups};
+use crate::disk::journal::shadow::{ShadowContent, shadow_path};
 use crate::disk::journal::{Entry, EntryKind, RingFile};
 use crate::disk::placement::CheckpointTurn;
 
@@ -29,7 +30,7 @@ impl Former {
     pub fn read_blocking(options: &RecoveryOptions, shard: u16, journal: &LifeJournal, is_clean: bool) -> Result<Self, RecoveryError> {
         let ring_path = ring_path(options.journal_directory, shard);
         let (slot, checkpoint) = newest_checkpoint_blocking(options.journal_directory, shard, journal)?;
-        let entries = if is_clean { Vec::new() } else { read_entries(options, &ring_path, journal, &checkpoint)? };
+        let entries = if is_clean { Vec::new() } else { read_entries(options, shard, journal, &checkpoint)? };
         let next_turn = CheckpointTurn {
             journal_directory: options.journal_directory.into(),
             shard,
@@ -102,12 +103,13 @@ pub fn newest_checkpoint_blocking(
 
 fn read_entries(
     options: &RecoveryOptions,
-    path: &Path,
+    shard: u16,
     journal: &LifeJournal,
     checkpoint: &Checkpoint,
 ) -> Result<Vec<(u64, Entry)>, RecoveryError> {
-    let replaced = || RecoveryError::RingReplaced { path: path.to_path_buf() };
-    let ring = match RingFile::open_blocking(path, options.direct) {
+    let path = ring_path(options.journal_directory, shard);
+    let replaced = || RecoveryError::RingReplaced { path: path.clone() };
+    let ring = match RingFile::open_blocking(&path, options.direct) {
         Ok(ring) => ring,
         Err(RingFileError::File(error)) if error.is_not_found() => return Err(replaced()),
         Err(error) => return Err(error.into()),
@@ -118,9 +120,10 @@ fn read_entries(
     let file = ring.read_blocking()?;
     let start = checkpoint.header.start;
     let start = ReplayStart { journal_id: journal.journal_id, sequence: start.sequence, position: start.position };
-    let named = |error| RecoveryError::Replay { path: path.to_path_buf(), error };
+    let named = |error| RecoveryError::Replay { path: path.clone(), error };
+    let shadow = ShadowContent::read_blocking(&shadow_path(options.journal_directory, shard))?;
     let mut entries = Vec::new();
-    for group in read_groups(&file, start).map_err(named)? {
+    for group in read_groups(&file, &shadow, start).map_err(named)? {
         entries.extend(group.entries().map_err(named)?);
     }
     Ok(entries)

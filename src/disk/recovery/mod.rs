@@ -33,6 +33,7 @@ use crate::disk::checkpoint::{PartitionFacts, PartitionRecord, PlacedEnd};
 use crate::disk::directories::{DataDirectory, forget_clean_shutdown_blocking, remove_file_blocking};
 use crate::disk::journal::file::ring_path;
 use crate::disk::journal::ring::RING_START;
+use crate::disk::journal::shadow::{Shadow, make_shadow_blocking, shadow_path};
 use crate::disk::journal::{GroupSequence, Journal, JournalStart, RingFile};
 use crate::disk::placement::{CheckpointTurn, Placement};
 use crate::disk::trace;
@@ -85,6 +86,7 @@ pub struct RecoveredPartition {
 #[derive(Clone, Debug)]
 pub struct ShardStart {
     ring_file: RingFile,
+    shadow_file: File,
     journal_id: Uuid,
     turn: CheckpointTurn,
     /// Whether journal and data directories take direct writes.
@@ -151,6 +153,9 @@ impl ShardStart {
     /// Begins the shard's journal and placement, on its thread. The partitions are registered next, before anything is appended.
     pub fn begin(&self) -> (Rc<Journal>, Rc<Placement>) {
         let journal = Journal::start(self.ring_file.clone(), self.journal_id, trace::journal_durability());
+        if let Ok(shadow) = Shadow::new(&self.shadow_file) {
+            journal.shadow_in(shadow);
+        }
         let placement = Placement::start(journal.clone(), self.turn.clone(), self.direct);
         (journal, placement)
     }
@@ -313,11 +318,14 @@ impl Recovery<'_> {
             directory.link_journals_blocking(set_id, options.journal_directory)?;
             forget_clean_shutdown_blocking(&directory.path)?;
         }
-        let starts = turns.into_iter().zip(rings).zip(journal_ids).zip(partitions);
+        let shadow = |shard| make_shadow_blocking(&shadow_path(options.journal_directory, shard));
+        let shadows = (0..options.shards).map(shadow).collect::<Result<Vec<_>, _>>()?;
+        let starts = turns.into_iter().zip(rings.into_iter().zip(shadows)).zip(journal_ids).zip(partitions);
         let next = |turn: CheckpointTurn| CheckpointTurn { number: turn.number + 1, slot: turn.slot.other(), ..turn };
         Ok(starts
-            .map(|(((turn, ring_file), journal_id), partitions)| ShardStart {
+            .map(|(((turn, (ring_file, shadow_file)), journal_id), partitions)| ShardStart {
                 ring_file,
+                shadow_file,
                 journal_id,
                 turn: next(turn),
                 direct: options.direct,
@@ -342,6 +350,7 @@ impl Recovery<'_> {
         Life { set_id, is_clean: true, journals, markers }.replace_blocking(options.journal_directory)?;
         for shard in options.shards..former_shards {
             remove_file_blocking(&ring_path(options.journal_directory, shard))?;
+            remove_file_blocking(&shadow_path(options.journal_directory, shard))?;
             for slot in Slot::BOTH {
                 remove_file_blocking(&slot.path(options.journal_directory, shard))?;
             }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::disk::journal::shadow::{Shadow, make_shadow_blocking, shadow_path};
 
 fn written() -> TopicSettings {
     TopicSettings { flush_messages: 1_000, ..TopicSettings::default() }
@@ -27,6 +28,23 @@ fn a_written_record_counts_before_it_is_flushed() {
         assert_eq!(place.journal.statistics().flushes, 1);
         place.place_everything().await;
         assert_eq!(offsets(&partition, 0, 100).await, [0]);
+    });
+}
+
+/// Where the journal has a shadow, nobody waits for the device.
+#[test]
+fn a_shadowed_record_counts_at_once() {
+    with_settings(written(), PartitionsOptions::default(), |place, partition| async move {
+        place.place_everything().await;
+        let shadow_file = make_shadow_blocking(&shadow_path(place.directory.path(), 0)).unwrap();
+        place.journal.shadow_in(Shadow::new(&shadow_file).unwrap());
+        let before = place.journal.written_sequence();
+        let appending = partition.try_append(&batch(2, 10), CLIENT).unwrap();
+        assert_eq!((appending.counts, partition.high_watermark(), place.journal.written_sequence()), (Counts::InMemory, 2, before));
+        partition.wait_acknowledged(&appending).await.unwrap();
+        assert_eq!(offsets(&partition, 0, 100).await, [0]);
+        partition.wait_durable(appending.sequence).await.unwrap();
+        assert_eq!(place.journal.statistics().flushes, 1, "who needs stable storage still waits for it");
     });
 }
 
