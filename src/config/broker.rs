@@ -168,6 +168,11 @@ impl Config {
         own.unwrap_or_else(|| self.value(name).clone())
     }
 
+    /// `max.connections` of one listener: its own, or the broker's.
+    pub fn listener_connections_max(&self, listener: &Listener) -> i64 {
+        self.listener_value(listener, "max.connections").whole().expect("a number by the table")
+    }
+
     /// `max.connections.per.ip.overrides`: hosts, each with how many connections may come from it.
     pub fn connections_per_ip_exceptions(&self) -> impl Iterator<Item = (&str, i32)> {
         let text = match self.value("max.connections.per.ip.overrides") {

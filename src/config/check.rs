@@ -366,7 +366,7 @@ mod tests {
         ];
         let config = load("", &arguments).unwrap().config;
         assert_eq!(config.connections_per_ip_exceptions().collect::<Vec<_>>(), [("127.0.0.1", 5), ("::1", 6)]);
-        let bound = |index: usize| config.listener_value(&config.listeners()[index], "max.connections").whole();
-        assert_eq!((bound(0), bound(1)), (Some(9), Some(3)));
+        let bound = |index: usize| config.listener_connections_max(&config.listeners()[index]);
+        assert_eq!((bound(0), bound(1)), (9, 3));
     }
 }

@@ -1,9 +1,10 @@
 //! Accepting: on shard 0, one task per listening socket; connections go round the shards.
 //!
-//! Connections are counted here and nowhere else. A client too many of one address is closed at once (`max.connections.per.ip` and its `.overrides`); beyond `max.connections` nothing is accepted until
-//! one has gone, so that clients wait in the kernel's queue as they do with Kafka.
+//! Connections are counted here and nowhere else. A client too many of one address is closed at once (`max.connections.per.ip` and its `.overrides`); beyond `max.connections`, of the broker or of one
+//! listener (`listener.name.NAME.max.connections`), nothing is accepted until one has gone, so that clients wait in the kernel's queue as they do with Kafka.
 
 use std::cell::{Cell, RefCell};
+use std::hash::Hash;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 
 use crate::config::Config;
 use crate::rt::sync::Notify;
@@ -29,6 +31,8 @@ const LIMIT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Connections {
     total: Cell<usize>,
     by_address: RefCell<HashMap<IpAddr, usize>>,
+    /// By place among the configured listeners.
+    by_listener: RefCell<HashMap<usize, usize>>,
     next_shard: Cell<u16>,
     fewer: Notify,
     stopped: Cell<bool>,
@@ -41,36 +45,39 @@ impl Connections {
         self.fewer.notify_all();
     }
 
-    /// A connection of `address` has ended.
-    pub fn closed(&self, address: IpAddr) {
+    /// A connection of `address` to that listener has ended.
+    fn closed(&self, address: IpAddr, listener_index: usize) {
         self.total.set(self.total.get() - 1);
-        let mut by_address = self.by_address.borrow_mut();
-        if let Some(count) = by_address.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                by_address.remove(&address);
-            }
-        }
+        one_fewer(&mut self.by_address.borrow_mut(), address);
+        one_fewer(&mut self.by_listener.borrow_mut(), listener_index);
         self.fewer.notify_all();
+    }
+
+    /// Whether all places are taken, those of the broker or those of the listener.
+    fn is_full(&self, limits: &Limits) -> bool {
+        let of_listener = self.by_listener.borrow().get(&limits.listener_index).copied().unwrap_or(0);
+        self.total.get() >= limits.connections_max() || of_listener >= limits.of_listener_max
     }
 
     /// Waits until one more may be served, following the settings meanwhile, or until nothing is accepted any more.
     async fn room(&self, shard: &Shard, mut limits: Limits) -> Limits {
-        while self.total.get() >= limits.connections_max() && !self.stopped.get() {
-            // Not for ever: the limit may be raised meanwhile.
+        while self.is_full(&limits) && !self.stopped.get() {
+            // Not for ever: a limit may be raised meanwhile.
             let _one_went = rt::timeout(LIMIT_CHECK_INTERVAL, self.fewer.notified()).await;
             limits = limits.following(shard).await;
         }
         limits
     }
 
-    fn opened(&self, address: IpAddr, per_address_max: usize) -> bool {
+    /// Counts one more, unless there are too many of its address.
+    fn opened(&self, address: IpAddr, limits: &Limits) -> bool {
         let mut by_address = self.by_address.borrow_mut();
         let count = by_address.entry(address).or_insert(0);
-        if *count >= per_address_max {
+        if *count >= limits.per_address_max(address) {
             return false;
         }
         *count += 1;
+        *self.by_listener.borrow_mut().entry(limits.listener_index).or_insert(0) += 1;
         self.total.set(self.total.get() + 1);
         true
     }
@@ -82,24 +89,37 @@ impl Connections {
     }
 }
 
-/// How many connections there may be, as the settings have it.
+/// Counters are kept only of what there is.
+fn one_fewer<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: K) {
+    if let Entry::Occupied(mut count) = counts.entry(key) {
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
+        }
+    }
+}
+
+/// How many connections there may be, as the settings have it, for those who come to one listener.
 struct Limits {
     config: Arc<Config>,
+    listener_index: usize,
+    of_listener_max: usize,
     exceptions: HashMap<IpAddr, usize>,
 }
 
 impl Limits {
     /// Names among the exceptions are looked up now, off the core's way.
-    async fn of(config: Arc<Config>) -> Limits {
+    async fn of(config: Arc<Config>, listener_index: usize) -> Limits {
+        let of_listener_max = config.listener_connections_max(&config.listeners()[listener_index]) as usize;
         let named: Vec<(String, i32)> = config.connections_per_ip_exceptions().map(|(host, max)| (host.to_owned(), max)).collect();
         let exceptions = if named.is_empty() { HashMap::new() } else { rt::blocking(move || resolve(&named)).await };
-        Limits { config, exceptions }
+        Limits { config, listener_index, of_listener_max, exceptions }
     }
 
     /// These, or new ones where the settings have been altered.
     async fn following(self, shard: &Shard) -> Limits {
         let config = shard.config();
-        if Arc::ptr_eq(&config, &self.config) { self } else { Limits::of(config).await }
+        if Arc::ptr_eq(&config, &self.config) { self } else { Limits::of(config, self.listener_index).await }
     }
 
     fn connections_max(&self) -> usize {
@@ -125,7 +145,7 @@ fn resolve(named: &[(String, i32)]) -> HashMap<IpAddr, usize> {
 
 /// Accepts clients of one listening socket until the broker stops; `listener_index` is its place among the configured listeners.
 pub async fn accept(shard: Rc<Shard>, listener: Listener, listener_index: usize, connections: Rc<Connections>) {
-    let mut limits = Limits::of(shard.config()).await;
+    let mut limits = Limits::of(shard.config(), listener_index).await;
     while !connections.stopped.get() {
         limits = connections.room(&shard, limits).await;
         let (descriptor, peer_address) = match listener.accept().await {
@@ -142,7 +162,7 @@ pub async fn accept(shard: Rc<Shard>, listener: Listener, listener_index: usize,
             return;
         }
         let address = peer_address.ip();
-        if !connections.opened(address, limits.per_address_max(address)) {
+        if !connections.opened(address, &limits) {
             tracing::debug!(peer = %peer_address, "too many connections of this address: closed");
             continue;
         }
@@ -152,7 +172,7 @@ pub async fn accept(shard: Rc<Shard>, listener: Listener, listener_index: usize,
         // The count follows the connection to its end, wherever that is.
         rt::spawn(async move {
             serve(&shard, to, new).await;
-            connections.closed(address);
+            connections.closed(address, listener_index);
         })
         .detach();
     }

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use corelane_wire::ErrorCode;
-use corelane_wire::messages::{ApiVersionsRequest, FetchRequest, ProduceRequest};
+use corelane_wire::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use corelane_wire::messages::{ApiVersionsRequest, FetchRequest, IncrementalAlterConfigsRequest, ProduceRequest};
 use harness::batch::{Batch, record};
 use harness::broker::{Broker, BrokerOptions, free_port};
 use harness::own_broker_cases;
@@ -17,13 +18,19 @@ use crate::process::Process;
 pub const CASES: &[OwnBrokerCase] = own_broker_cases![
     beyond_max_connections_clients_wait_for_their_turn,
     listeners_share_max_connections,
+    a_listener_has_a_bound_of_its_own,
     idle_connections_are_closed,
     a_frame_that_is_not_completed_ends_its_connection,
     a_frame_that_waits_behind_another_is_not_late,
     bytes_under_way_are_bounded,
     requests_under_way_are_bounded,
+    bytes_of_a_shard_are_bounded,
+    bytes_of_all_shards_are_bounded,
     many_bad_clients_leave_few_lines,
 ];
+
+/// A type of resource; without a name it is all brokers together.
+const BROKER: i8 = 4;
 
 /// Long enough to see that nothing happens.
 const A_WHILE: Duration = Duration::from_millis(500);
@@ -60,6 +67,32 @@ fn listeners_share_max_connections() {
     served.call(0, &ApiVersionsRequest::default());
     drop(served);
     late.receive::<ApiVersionsRequest>(0, asked).expect("an answer when there is room");
+}
+
+/// `listener.name.NAME.max.connections`: who is one too many for one listener waits there, and comes in when the bound is raised; another listener's clients are not concerned.
+fn a_listener_has_a_bound_of_its_own() {
+    let [one, other] = [free_port(), free_port()].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let _broker = Process::with_settings(&[
+        &format!("listeners=ONE://{one},OTHER://{other}"),
+        "listener.security.protocol.map=ONE:PLAINTEXT,OTHER:PLAINTEXT",
+        "inter.broker.listener.name=ONE",
+        "listener.name.other.max.connections=1",
+    ]);
+    let served = open_and_served(other);
+    let (mut late, asked) = ask(other);
+    late.assert_silent(A_WHILE);
+    let mut elsewhere: Vec<Connection> = (0..3).map(|_| open_and_served(one)).collect();
+    drop(served);
+    late.receive::<ApiVersionsRequest>(0, asked).expect("an answer when there is room");
+
+    let (mut later, asked) = ask(other);
+    later.assert_silent(A_WHILE);
+    let config = AlterableConfig { name: "listener.name.other.max.connections".into(), value: Some("2".into()), ..Default::default() };
+    let everywhere = AlterConfigsResource { resource_type: BROKER, configs: vec![config], ..Default::default() };
+    let request = IncrementalAlterConfigsRequest { resources: vec![everywhere], ..Default::default() };
+    let answer = elsewhere[0].call(1, &request);
+    assert_eq!(code(answer.responses[0].error_code), ErrorCode::None, "{answer:?}");
+    later.receive::<ApiVersionsRequest>(0, asked).expect("an answer when there may be more");
 }
 
 /// Who says something now and then stays, and so does who waits for an answer.
@@ -144,22 +177,53 @@ fn requests_under_way_are_bounded() {
     only_so_many_are_taken(options, 10, 4);
 }
 
+fn bytes_of_a_shard_are_bounded() {
+    others_wait_for_room(BrokerOptions::default().set("shard.queued.bytes.max", 1 << 20));
+}
+
+fn bytes_of_all_shards_are_bounded() {
+    others_wait_for_room(BrokerOptions::default().set("queued.max.request.bytes", 1 << 20).set("socket.request.max.bytes", 1_000_000));
+}
+
+/// Clients that do not read their answers hold the bytes of what they have sent. Three of 300,000 bytes fit into a MiB; when a fourth has come, everybody waits in the order of coming, until
+/// one of them reads. With one shard, so that all share one bound.
+fn others_wait_for_room(options: BrokerOptions) {
+    let mut options = options.set("socket.send.buffer.bytes", 65_536);
+    options.arguments.extend(["--shards".to_string(), "1".to_string()]);
+    let broker = Broker::start(options);
+    let mut other = Connection::to(&broker);
+    make_large_topic(&mut other);
+    let batch = Batch::of(vec![record("key", vec![1; 300_000])]).encode();
+    let send_behind_a_fetch = || {
+        let (mut lazy, fetched) = lazy_client(&broker);
+        let sent = lazy.send(9, &produce_request("queued", 0, -1, batch.clone())).expect("the socket takes it");
+        (lazy, fetched, sent)
+    };
+    let (mut lazy, fetched, sent) = send_behind_a_fetch();
+    let _others = [send_behind_a_fetch(), send_behind_a_fetch()];
+    wait::until("three requests to be taken", wait::PATIENCE, || (other.end_offset("queued", 0) == 3).then_some(()));
+    let _fourth = send_behind_a_fetch();
+    let (mut late, asked) = wait::until("everybody to wait", wait::PATIENCE, || {
+        let (mut late, asked) = ask(broker.address());
+        late.stream().set_read_timeout(Some(A_WHILE)).expect("a period above zero");
+        late.receive::<ApiVersionsRequest>(0, asked).is_err().then_some((late, asked))
+    });
+
+    lazy.receive::<FetchRequest>(11, fetched).expect("the answer to the fetch");
+    lazy.receive::<ProduceRequest>(9, sent).expect("and what came behind it");
+    late.stream().set_read_timeout(Some(wait::PATIENCE)).expect("a period above zero");
+    late.receive::<ApiVersionsRequest>(0, asked).expect("an answer when there is room");
+    wait::until("the fourth request to be taken", wait::PATIENCE, || (other.end_offset("queued", 0) == 4).then_some(()));
+}
+
 /// A client does not read the answer to a large fetch, so nothing that it sends behind it can be answered: `taken` produce requests of `value_bytes` each begin, the rest is not read. When it
 /// reads again everything is answered, in order.
 fn only_so_many_are_taken(options: BrokerOptions, value_bytes: usize, taken: i64) {
     const REQUESTS: usize = 6;
     let broker = Broker::start(options.set("socket.send.buffer.bytes", 65_536).set("connection.move.enable", false));
     let mut other = Connection::to(&broker);
-    other.create_topic("large", 1);
-    other.create_topic("queued", 1);
-    for _ in 0..40 {
-        other.append("large", 0, vec![record("key", vec![7; 800_000])]);
-    }
-    let mut lazy = Connection::to(&broker);
-    let mut fetch = fetch_request(&[("large", 0, 0)]);
-    fetch.topics[0].partitions[0].partition_max_bytes = i32::MAX;
-    fetch.max_bytes = i32::MAX;
-    let fetched = lazy.send(11, &fetch).expect("the connection lives");
+    make_large_topic(&mut other);
+    let (mut lazy, fetched) = lazy_client(&broker);
     let batch = Batch::of(vec![record("key", vec![1; value_bytes])]).encode();
     let sent: Vec<i32> =
         (0..REQUESTS).map(|_| lazy.send(9, &produce_request("queued", 0, -1, batch.clone())).expect("the socket takes it")).collect();
@@ -175,6 +239,25 @@ fn only_so_many_are_taken(options: BrokerOptions, value_bytes: usize, taken: i64
         let answer = &answer.responses[0].partition_responses[0];
         assert_eq!((code(answer.error_code), answer.base_offset), (ErrorCode::None, offset as i64));
     }
+}
+
+/// A topic whose records no socket's buffers hold, and one to write to.
+fn make_large_topic(connection: &mut Connection) {
+    connection.create_topic("large", 1);
+    connection.create_topic("queued", 1);
+    for _ in 0..40 {
+        connection.append("large", 0, vec![record("key", vec![7; 800_000])]);
+    }
+}
+
+/// A client that has asked for all of it and does not read the answer; the question's correlation id.
+fn lazy_client(broker: &Broker) -> (Connection, i32) {
+    let mut lazy = Connection::to(broker);
+    let mut fetch = fetch_request(&[("large", 0, 0)]);
+    fetch.topics[0].partitions[0].partition_max_bytes = i32::MAX;
+    fetch.max_bytes = i32::MAX;
+    let fetched = lazy.send(11, &fetch).expect("the connection lives");
+    (lazy, fetched)
 }
 
 /// Each bad client is told of with its address or counted; the lines of a second are few.

@@ -98,8 +98,8 @@ pub(super) const ROWS: &[Setting] = settings! {
     /// Exceptions to `max.connections.per.ip`: `host:count`, separated by commas.
     "max.connections.per.ip.overrides": String = "", Any, Cluster, Works;
 
-    /// Connections to this broker. Beyond, clients wait until one has gone. With a listener prefix, to that
-    /// listener: this has no effect yet.
+    /// Connections to this broker; with a listener prefix, to that listener. Beyond, clients wait until one has
+    /// gone.
     "max.connections": Int = "2147483647", AtLeast(0), Cluster, Works;
 
     /// New connections per second; with a listener prefix, of that listener.
