@@ -22,8 +22,8 @@ const COPIERS: usize = 3;
 const RECORDS_PER_PARTITION: usize = 2_000;
 const RECORDS_PER_TRANSACTION: usize = 5;
 
-/// For one round, whatever is killed.
-const ROUND_LIMIT: Duration = Duration::from_secs(300);
+/// Longer than this a copy does not stand still, whatever is killed.
+const STANDSTILL_LIMIT: Duration = Duration::from_secs(300);
 
 /// For copiers that are left alone: they may have a JVM to load, and the sessions of the killed to wait for.
 const ENDING_LIMIT: Duration = Duration::from_secs(60);
@@ -37,7 +37,9 @@ pub fn copies_hold_every_record_once() {
         while !copying.is_complete(&broker) {
             // A copier that starts has a JVM to load; a group has the session of the killed to wait for, ten seconds.
             let (from_ms, to_ms) = if shares(round) { (8_000, 14_000) } else { (3_000, 6_000) };
-            run.rest(from_ms, to_ms);
+            // On a busy machine a JVM takes its time; one that is always killed before it begins copies nothing.
+            let start_ms = copying.start_up.as_millis() as u64;
+            run.rest(from_ms + start_ms, to_ms + start_ms);
             copying.disturb(&mut run, &mut broker);
         }
         copying.finish(&broker);
@@ -52,6 +54,10 @@ struct Copying {
     /// Of the copiers; goes with the broker's folder.
     log: PathBuf,
     began: Instant,
+    /// From the start of the copiers to the first record of the copy.
+    start_up: Duration,
+    /// When there was something new in the copy.
+    moved_at: Instant,
     copiers: Vec<Child>,
     readers: Vec<CommittedReader>,
     /// How many records of each partition's copy were found to be right.
@@ -73,22 +79,30 @@ impl Copying {
             }
         }
         let log = broker.data().with_file_name("copiers.log");
-        Copying {
+        let mut copying = Copying {
             round,
             began: Instant::now(),
+            start_up: Duration::ZERO,
+            moved_at: Instant::now(),
             copiers: (0..COPIERS).map(|number| start_copier(broker, round, number, &log)).collect(),
             log,
             readers: (0..COPIERS as i32).map(|partition| CommittedReader::new(&output(round), partition)).collect(),
             copied: vec![0; COPIERS],
             copier_kills: 0,
             broker_kills: 0,
-        }
+        };
+        wait::until("the first records of the copy", STANDSTILL_LIMIT, || {
+            copying.read_on(broker);
+            copying.copied.iter().any(|copied| *copied > 0).then_some(())
+        });
+        copying.start_up = copying.began.elapsed();
+        copying
     }
 
     /// Whether the copy holds everything; what it holds so far is compared with the input. Each kind of kill has come by then.
     fn is_complete(&mut self, broker: &Broker) -> bool {
-        assert!(self.began.elapsed() < ROUND_LIMIT, "{self} after {ROUND_LIMIT:?}");
         self.read_on(broker);
+        assert!(self.moved_at.elapsed() < STANDSTILL_LIMIT, "{self}, and nothing in the last {STANDSTILL_LIMIT:?}");
         let is_copied = self.copied.iter().all(|copied| *copied == RECORDS_PER_PARTITION);
         is_copied && self.copier_kills > 0 && self.broker_kills > 0
     }
@@ -107,6 +121,7 @@ impl Copying {
                     let expected = numbered(next);
                     assert_eq!((&found.key, &found.value), (&expected.key, &expected.value), "partition {partition}, offset {offset}");
                     self.copied[partition] += 1;
+                    self.moved_at = Instant::now();
                 }
                 if reader.next_offset() == before {
                     is_end &= before > 0 && before == poll.last_stable_offset && before == poll.high_watermark;
