@@ -174,6 +174,12 @@ struct Settings {
     /// Of groups: of each.
     #[arg(long)]
     members: Option<usize>,
+    /// Of groups: all members join anew, again and again.
+    #[arg(long)]
+    rebalances: bool,
+    /// Of transactions: how many partitions each writes to.
+    #[arg(long)]
+    transaction_partitions: Option<usize>,
 }
 
 #[derive(Args)]
@@ -284,11 +290,13 @@ impl Settings {
         set(&mut workload.connections_per_second, &self.connections_per_second);
         set(&mut workload.groups, &self.groups);
         set(&mut workload.members, &self.members);
+        set(&mut workload.transaction_partitions, &self.transaction_partitions);
         workload.class = self.class.or(workload.class);
         workload.topic = self.topic.clone().or(workload.topic.take());
         workload.linger_ms = self.linger_ms.or(workload.linger_ms);
         workload.idempotent |= self.idempotent;
         workload.parks |= self.parks;
+        workload.rebalances |= self.rebalances;
         workload.cold_cache |= self.cold_cache;
         for pair in &self.topic_settings {
             let (key, value) =

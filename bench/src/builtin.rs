@@ -31,9 +31,10 @@ pub const WORKLOADS: &[(&str, &str)] = files!("workloads":
     "churning-connections",
     "groups",
     "transactions",
+    "offsets",
 );
 
-pub const SUITES: &[(&str, &str)] = files!("suites": "quick", "full", "targets");
+pub const SUITES: &[(&str, &str)] = files!("suites": "quick", "full", "targets", "groups", "transactions");
 
 pub fn workload(name: &str) -> Option<&'static str> {
     find(WORKLOADS, name)

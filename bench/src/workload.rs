@@ -30,6 +30,8 @@ pub enum Scenario {
     Groups,
     /// One transaction after another from each producer.
     Transactions,
+    /// Offsets of many groups, loaded by a broker that starts again.
+    Offsets,
 }
 
 impl Scenario {
@@ -43,6 +45,7 @@ impl Scenario {
             Scenario::Connections => "connections",
             Scenario::Groups => "groups",
             Scenario::Transactions => "transactions",
+            Scenario::Offsets => "offsets",
         }
     }
 }
@@ -198,6 +201,10 @@ pub struct Workload {
     /// Of `groups`: how many, and how many members each.
     pub groups: usize,
     pub members: usize,
+    /// Of `groups`: instead of commits, all members of every group join anew, and again as soon as each has its assignment.
+    pub rebalances: bool,
+    /// Of `transactions`: how many partitions one transaction writes to; its records are spread evenly over them.
+    pub transaction_partitions: usize,
 }
 
 impl Default for Workload {
@@ -236,6 +243,8 @@ impl Default for Workload {
             connections_per_second: 0,
             groups: 10,
             members: 10,
+            rebalances: false,
+            transaction_partitions: 1,
         }
     }
 }
@@ -264,6 +273,7 @@ impl Workload {
             ("consumers", self.consumers as i64),
             ("groups", self.groups as i64),
             ("members", self.members as i64),
+            ("transaction_partitions", self.transaction_partitions as i64),
         ];
         if let Some((name, count)) = counts.into_iter().find(|(_, count)| *count < 1) {
             return Err(Failure::Settings(format!("{name} = {count}: at least 1 is wanted")));
@@ -300,8 +310,17 @@ impl Workload {
                 format!("parks: {} goes on all the time", self.scenario.name()),
             ),
             (
-                self.scenario == Scenario::Groups && !matches!(self.rate, Rate::PerSecond(_)),
-                "rate: groups commits on a schedule".to_string(),
+                self.scenario == Scenario::Transactions
+                    && (self.transaction_partitions > self.partitions as usize
+                        || !self.batch_records.is_multiple_of(self.transaction_partitions)),
+                format!(
+                    "transaction_partitions = {}: at most the partitions, {}, and the {} records of a transaction go into them evenly",
+                    self.transaction_partitions, self.partitions, self.batch_records
+                ),
+            ),
+            (
+                matches!(self.scenario, Scenario::Groups | Scenario::Offsets) && !matches!(self.rate, Rate::PerSecond(_)),
+                format!("rate: {} commits on a schedule", self.scenario.name()),
             ),
             (
                 self.scenario == Scenario::E2e && self.subscriptions == 0,
@@ -328,7 +347,11 @@ impl Workload {
 
     /// Partitions that one request holds records for.
     pub fn partitions_per_request(&self) -> usize {
-        if self.scenario == Scenario::Fanout { self.partitions as usize } else { 1 }
+        match self.scenario {
+            Scenario::Fanout => self.partitions as usize,
+            Scenario::Transactions => self.transaction_partitions,
+            _ => 1,
+        }
     }
 
     /// What a schedule will bring; nothing is known of a saturating run.
@@ -370,7 +393,12 @@ impl Workload {
             Scenario::Consume => {
                 format!("{} MiB as fast as they come, {} x {} consumers", self.backlog_mib, self.subscriptions, self.consumers)
             }
+            Scenario::Groups if self.rebalances => {
+                format!("one rebalance after another of {} groups of {} members", self.groups, self.members)
+            }
             Scenario::Groups => format!("{load}, {} groups of {} members", self.groups, self.members),
+            Scenario::Transactions => format!("{load}, {} partitions in each", self.transaction_partitions),
+            Scenario::Offsets => format!("a restart with {} offsets committed by each of {} groups", self.partitions, self.groups),
             _ => load,
         };
         let settings: Vec<String> = self.settings_of_topic().iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -441,6 +469,8 @@ mod tests {
             ("duration_seconds = 0", "duration_seconds"),
             ("scenario = 'mixed'\nparks = true", "parks"),
             ("scenario = 'e2e'\nsubscriptions = 0", "subscriptions"),
+            ("scenario = 'transactions'\npartitions = 4\nbatch_records = 10\ntransaction_partitions = 5", "transaction_partitions"),
+            ("scenario = 'transactions'\npartitions = 4\nbatch_records = 10\ntransaction_partitions = 4", "transaction_partitions"),
         ] {
             assert!(refuse(text).contains(name), "{text}");
         }

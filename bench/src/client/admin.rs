@@ -6,24 +6,27 @@ use std::time::{Duration, Instant};
 
 use corelane_wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use corelane_wire::messages::describe_configs_request::DescribeConfigsResource;
+use corelane_wire::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use corelane_wire::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use corelane_wire::messages::metadata_request::MetadataRequestTopic;
 use corelane_wire::messages::{
-    ApiVersionsRequest, CreateTopicsRequest, DescribeConfigsRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
+    ApiVersionsRequest, CreateTopicsRequest, DescribeConfigsRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
+    ListOffsetsRequest, MetadataRequest,
 };
 use corelane_wire::{ApiKey, ErrorCode, Str};
 
 use super::connection::Connection;
 use super::template::ProducerState;
 use super::{
-    API_VERSIONS_VERSION, CREATE_TOPICS_VERSION, DESCRIBE_CONFIGS_VERSION, FETCH_VERSION, INIT_PRODUCER_ID_VERSION, LIST_OFFSETS_VERSION,
-    METADATA_VERSION, PRODUCE_VERSION,
+    API_VERSIONS_VERSION, CREATE_TOPICS_VERSION, DESCRIBE_CONFIGS_VERSION, FETCH_VERSION, INCREMENTAL_ALTER_CONFIGS_VERSION,
+    INIT_PRODUCER_ID_VERSION, LIST_OFFSETS_VERSION, METADATA_VERSION, PRODUCE_VERSION,
 };
 use crate::failure::Failure;
-use crate::workload::Workload;
+use crate::workload::{Class, Workload};
 
 const LATEST: i64 = -1;
 const TOPIC_RESOURCE: i8 = 2;
+const SET: i8 = 0;
 const LEADERS_MAX: Duration = Duration::from_secs(60);
 
 pub struct Admin {
@@ -124,27 +127,49 @@ impl Admin {
         if present != partitions {
             return Err(Failure::TopicDiffers(format!("{topic} has {present} partitions, the workload wants {partitions}")));
         }
-        let resource = DescribeConfigsResource {
-            resource_type: TOPIC_RESOURCE,
-            resource_name: Str::from(topic),
-            configuration_keys: Some(settings.keys().map(|key| key.as_str().into()).collect()),
-            ..Default::default()
-        };
-        let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
-        let response = self.connection.ask(DESCRIBE_CONFIGS_VERSION, &request).map_err(|error| self.gone("asking for settings", error))?;
-        let present: BTreeMap<&str, &str> = response
-            .results
-            .iter()
-            .flat_map(|result| &result.configs)
-            .map(|config| (config.name.as_str(), config.value.as_deref().unwrap_or("")))
-            .collect();
+        let present = self.settings_of(topic, settings.keys().map(String::as_str))?;
         for (key, wanted) in settings {
-            let value = present.get(key.as_str()).copied().unwrap_or("(nothing)");
+            let value = present.get(key).map_or("(nothing)", String::as_str);
             if value != wanted {
                 return Err(Failure::TopicDiffers(format!("{topic} has {key}={value}, the workload wants {wanted}")));
             }
         }
         Ok(())
+    }
+
+    fn settings_of<'a>(&mut self, topic: &str, keys: impl Iterator<Item = &'a str>) -> Result<BTreeMap<String, String>, Failure> {
+        let resource = DescribeConfigsResource {
+            resource_type: TOPIC_RESOURCE,
+            resource_name: Str::from(topic),
+            configuration_keys: Some(keys.map(Str::from).collect()),
+            ..Default::default()
+        };
+        let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
+        let response = self.connection.ask(DESCRIBE_CONFIGS_VERSION, &request).map_err(|error| self.gone("asking for settings", error))?;
+        let configs = response.results.iter().flat_map(|result| &result.configs);
+        Ok(configs.map(|config| (config.name.to_string(), config.value.as_deref().unwrap_or("").to_string())).collect())
+    }
+
+    /// What coordinators write is as durable as the class asks for: a topic of theirs, which is there by now, flushes before it acknowledges.
+    pub fn prepare_coordinators(&mut self, topic: &str, class: Option<Class>) -> Result<(), Failure> {
+        let (key, wanted) = ("flush.messages", "1");
+        if class != Some(Class::B) || self.settings_of(topic, [key].into_iter())?.get(key).is_some_and(|value| value == wanted) {
+            return Ok(());
+        }
+        let config = AlterableConfig { name: key.into(), config_operation: SET, value: Some(wanted.into()), ..Default::default() };
+        let resource = AlterConfigsResource {
+            resource_type: TOPIC_RESOURCE,
+            resource_name: Str::from(topic),
+            configs: vec![config],
+            ..Default::default()
+        };
+        let request = IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
+        let response =
+            self.connection.ask(INCREMENTAL_ALTER_CONFIGS_VERSION, &request).map_err(|error| self.gone("changing settings", error))?;
+        match response.responses.iter().map(|result| result.error_code).find(|code| *code != 0) {
+            Some(code) => Err(Failure::Refused(format!("{key} of {topic} cannot be set: {}", error_name(code)))),
+            None => Ok(()),
+        }
     }
 
     /// Where each partition's log ends now. A broker without ListOffsets is taken to be empty.

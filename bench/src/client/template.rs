@@ -50,9 +50,9 @@ impl Template {
         Template::with(workload, topic, records, None)
     }
 
-    /// For records that are part of a transaction.
+    /// For the records of a transaction: a batch for each of its partitions.
     pub fn transactional(workload: &Workload, topic: &str, transactional_id: &str) -> io::Result<Template> {
-        Template::with(workload, topic, workload.batch_records, Some(transactional_id))
+        Template::with(workload, topic, workload.batch_records / workload.transaction_partitions, Some(transactional_id))
     }
 
     fn with(workload: &Workload, topic: &str, records: usize, transactional_id: Option<&str>) -> io::Result<Template> {

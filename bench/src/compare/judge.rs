@@ -97,7 +97,9 @@ impl Measurements {
         let score = |system| match saturates {
             true => self.figure(case, system, "rate").map(|rate| rate.median),
             false => {
-                let latency = ["acknowledged.p99", "acknowledged.p50"].iter().find_map(|metric| self.figure(case, system, metric));
+                let latency = ["committed.p99", "committed.p50", "acknowledged.p99", "acknowledged.p50"]
+                    .iter()
+                    .find_map(|metric| self.figure(case, system, metric));
                 latency.map(|latency| -latency.median).or_else(|| self.figure(case, system, "rate").map(|rate| rate.median))
             }
         };

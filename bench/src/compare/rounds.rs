@@ -11,6 +11,7 @@ use super::systems::{Place, Running, Shape};
 use crate::control::{Control, Quietness};
 use crate::failure::Failure;
 use crate::outcome::Outcome;
+use crate::scenario::offsets::{Again, Committed};
 use crate::scenario::{self, Target};
 use crate::workload::{Class, Rate, Scenario, Workload};
 
@@ -147,7 +148,7 @@ impl Rounds<'_> {
             }
             // What one case left in the page cache is not the next one's burden.
             rustix::fs::sync();
-            match self.measure(round, &running, case) {
+            match self.measure(round, &mut running, case) {
                 Ok(measured) => {
                     (self.say)(&format!("  {:12} {:24} {}", system.name(), case.name, line(&measured)));
                     if let Some(failure) = measured.outcome.failure.as_ref().filter(|failure| !measured.excuses(failure)) {
@@ -186,21 +187,28 @@ impl Rounds<'_> {
         Ok(())
     }
 
-    fn measure(&self, round: usize, running: &Running, case: &Case) -> Result<Measured, Failure> {
+    fn measure(&self, round: usize, running: &mut Running, case: &Case) -> Result<Measured, Failure> {
         let workload = self.workload_of(case)?;
         let mut best: Option<Measured> = None;
         for repeats in 0..=self.suite.repeats {
             let watched: Vec<u32> = running.watched().iter().map(|watched| watched.pid).collect();
             let control = Control::start(&watched);
             let kept_as = format!("{}-{}-{round}", case.name, running.shape.system.name());
-            let outcome = self.run_client(&workload, running, Some(&kept_as));
+            let outcome = match workload.scenario {
+                Scenario::Offsets => self.load_offsets(&workload, running),
+                _ => self.run_client(&workload, running, Some(&kept_as)),
+            };
             let quietness = control.finish();
             let measured = Measured { round, outcome: outcome?, quietness, repeats };
             // A client that was late on a quiet machine may have been unlucky, too.
             let is_quiet = measured.quietness.is_quiet() && !matches!(measured.outcome.failure, Some(Failure::ClientTooSlow(_)));
             // A lost record is news on any machine.
             let is_lost = matches!(measured.outcome.failure, Some(Failure::NotReadBack(_)));
-            let is_final = is_quiet || is_lost || self.began.elapsed() > self.limit().mul_f64(round as f64 / self.suite.rounds as f64);
+            // Once more, and there would be twice as many offsets.
+            let is_final = is_quiet
+                || is_lost
+                || workload.scenario == Scenario::Offsets
+                || self.began.elapsed() > self.limit().mul_f64(round as f64 / self.suite.rounds as f64);
             if best.as_ref().is_none_or(|best| {
                 measured.quietness.late_gaps * best.quietness.gaps <= best.quietness.late_gaps * measured.quietness.gaps || is_final
             }) {
@@ -223,16 +231,28 @@ impl Rounds<'_> {
         Ok(workload)
     }
 
-    /// In a thread of its own, so that its core stays its own.
-    fn run_client(&self, workload: &Workload, running: &Running, kept_as: Option<&str>) -> Result<Outcome, Failure> {
-        let target = Target {
+    /// Offsets are committed, the broker goes and comes, and has to know them again.
+    fn load_offsets(&self, workload: &Workload, running: &mut Running) -> Result<Outcome, Failure> {
+        let before = self.target(running, None);
+        let committed = Committed::commit(workload, &before)?;
+        let exec = self.place.restart(running)?;
+        committed.load(&Again { exec, target: self.target(running, None) })
+    }
+
+    fn target(&self, running: &Running, kept_as: Option<&str>) -> Target {
+        Target {
             congestion_control: Some(self.place.congestion_control.clone()),
             watched: running.watched(),
             core: Some(self.place.client_core),
             keep: kept_as.and_then(|name| Some(self.place.keep.as_ref()?.join(name))),
             reads_back: running.shape.system != SystemName::Floor,
             ..Target::new(running.address)
-        };
+        }
+    }
+
+    /// In a thread of its own, so that its core stays its own.
+    fn run_client(&self, workload: &Workload, running: &Running, kept_as: Option<&str>) -> Result<Outcome, Failure> {
+        let target = self.target(running, kept_as);
         std::thread::scope(|scope| scope.spawn(|| scenario::run(workload, &target)).join().expect("the client does not panic"))
     }
 
@@ -249,6 +269,7 @@ fn shape_of(system: SystemName, case: &Case) -> Shape {
         shards: if is_corelane { case.shards.unwrap_or(1) } else { 1 },
         settings: if is_corelane { case.corelane.clone() } else { BTreeMap::new() },
         class: (system == SystemName::Floor).then_some(case.settings.class.unwrap_or(Class::B)),
+        alone: (case.settings.scenario == Scenario::Offsets).then(|| case.name.clone()),
         spins: system == SystemName::Floor && case.corelane.get("poll.idle.us").is_some_and(|us| us != "0"),
     }
 }
@@ -264,5 +285,6 @@ fn line(measured: &Measured) -> String {
         (true, repeats) => format!(" (made again {repeats} times)"),
         (false, _) => format!(" DISTURBED: {}", measured.quietness.describe()),
     };
-    format!("{:9.0} records/s{p50}{p99}{behind}{noise}", outcome.records_per_second())
+    let more: String = outcome.more.iter().map(|(name, value)| format!(", {name} {value:.0}")).collect();
+    format!("{:9.0} records/s{p50}{p99}{behind}{more}{noise}", outcome.records_per_second())
 }

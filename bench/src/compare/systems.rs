@@ -70,6 +70,8 @@ pub struct Shape {
     pub class: Option<Class>,
     /// Of the floor, where Corelane does too.
     pub spins: bool,
+    /// A case that wants a start for itself.
+    pub alone: Option<String>,
 }
 
 /// A system that answers.
@@ -120,7 +122,11 @@ impl Place {
         };
         let mut running = match shape.system {
             SystemName::Floor => self.start_floor(shape, &folder)?,
-            SystemName::Corelane => self.start_broker(shape, &folder, &mut self.corelane_command(shape, &folder)?).map_err(named)?,
+            SystemName::Corelane => {
+                let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+                let mut command = (self.corelane_command(shape, &folder, address)?, address);
+                self.start_broker(shape, &folder, &mut command).map_err(named)?
+            }
             _ => {
                 let mut command = self.kafka_command(&folder)?;
                 self.start_broker(shape, &folder, &mut command).map_err(named)?
@@ -168,9 +174,8 @@ impl Place {
         Ok(running)
     }
 
-    fn corelane_command(&self, shape: &Shape, folder: &Path) -> Result<(Command, SocketAddr), Failure> {
+    fn corelane_command(&self, shape: &Shape, folder: &Path, address: SocketAddr) -> Result<Command, Failure> {
         let binary = self.corelane.as_ref().ok_or_else(|| Failure::Settings("there is no corelane binary".to_string()))?;
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let mut command = Command::new(binary);
         command.arg("--data-dir").arg(folder.join("data")).arg("--shards").arg(shape.shards.to_string());
         let own = [
@@ -183,7 +188,7 @@ impl Place {
             command.arg("--set").arg(format!("{key}={value}"));
         }
         command.current_dir(folder);
-        Ok((command, address))
+        Ok(command)
     }
 
     fn kafka_command(&self, folder: &Path) -> Result<(Command, SocketAddr), Failure> {
@@ -197,9 +202,33 @@ impl Place {
         if !format.status.success() {
             return Err(Failure::Machine(format!("Kafka's storage tool: {}", String::from_utf8_lossy(&format.stderr).trim())));
         }
+        Ok((self.formatted_kafka_command(folder)?, address))
+    }
+
+    /// On a folder that has its properties, and data.
+    fn formatted_kafka_command(&self, folder: &Path) -> Result<Command, Failure> {
         let mut command = self.java()?;
-        command.arg("kafka.Kafka").arg(&properties).current_dir(folder);
-        Ok((command, address))
+        command.arg("kafka.Kafka").arg(folder.join("server.properties")).current_dir(folder);
+        Ok(command)
+    }
+
+    /// Stops a broker as a person would and starts it on what it left; gives the time of its exec, and does not wait for it.
+    pub fn restart(&self, running: &mut Running) -> Result<Instant, Failure> {
+        let folder =
+            running.folder.clone().ok_or_else(|| Failure::Settings("what was not started here is not started again".to_string()))?;
+        let mut command = match running.shape.system {
+            SystemName::Corelane => self.corelane_command(&running.shape, &folder, running.address)?,
+            SystemName::Kafka | SystemName::KafkaPinned => self.formatted_kafka_command(&folder)?,
+            SystemName::Floor | SystemName::Other => return Err(Failure::Settings("only brokers keep what they had".to_string())),
+        };
+        running.end();
+        let log = File::options().append(true).open(folder.join("log")).map_err(Failure::machine("the log"))?;
+        command.stdin(Stdio::null()).stdout(log.try_clone().map_err(Failure::machine("the log"))?).stderr(log);
+        let exec = Instant::now();
+        let process = spawn(&mut command, &self.cores_of(&running.shape))?;
+        running.pid = Some(process.id());
+        running.process = Some(process);
+        Ok(exec)
     }
 
     fn java(&self) -> Result<Command, Failure> {
@@ -261,8 +290,12 @@ impl Running {
         self.process.as_mut().is_none_or(|process| matches!(process.try_wait(), Ok(None)))
     }
 
-    /// SIGTERM, and what must be if that does not do.
     pub fn stop(mut self) {
+        self.end();
+    }
+
+    /// SIGTERM, and what must be if that does not do.
+    fn end(&mut self) {
         if let Some(mut process) = self.process.take() {
             if let Some(pid) = Pid::from_raw(process.id() as i32) {
                 let _ = kill_process(pid, Signal::TERM);

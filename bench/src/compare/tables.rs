@@ -1,5 +1,6 @@
 //! The result of a comparison in Markdown: readable on a terminal, and as it is in a file.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::judge::{Figure, Judgement};
@@ -11,7 +12,7 @@ use crate::table::{grouped, microseconds};
 use crate::workload::{Class, Rate, Scenario};
 
 /// Latencies that a table shows, where a scenario has them.
-const SHOWN: [&str; 6] = ["acknowledged", "end to end", "connected", "fetched", "committed", "heartbeat"];
+const SHOWN: [&str; 7] = ["acknowledged", "end to end", "connected", "fetched", "committed", "ended", "heartbeat"];
 
 pub struct Tables<'a> {
     pub suite: &'a Suite,
@@ -117,7 +118,33 @@ impl Tables<'_> {
         for case in &cases {
             let _ = writeln!(text, "- {}: {}{}", case.name, case.settings.describe(), self.share(case));
         }
+        self.own_figures(text, &cases);
         self.ratios(text, &cases);
+    }
+
+    /// What coordinators are asked that is neither a latency nor a rate.
+    fn own_figures(&self, text: &mut String, cases: &[&Case]) {
+        let mut rows = Vec::new();
+        for case in cases.iter().filter(|case| has_own_figures(case)) {
+            for system in self.suite.systems_of(case) {
+                let rounds = self.measurements.cases.get(&(case.name.clone(), *system));
+                let names: BTreeSet<&String> = rounds.into_iter().flatten().flat_map(|measured| measured.outcome.more.keys()).collect();
+                for name in names {
+                    let Some(figure) = self.measurements.figure(&case.name, *system, name) else { continue };
+                    rows.push(format!(
+                        "| {} | {} | {name} | {:.1} | {:.1} to {:.1} |",
+                        case.name,
+                        system.name(),
+                        figure.median,
+                        figure.least,
+                        figure.most
+                    ));
+                }
+            }
+        }
+        if !rows.is_empty() {
+            let _ = writeln!(text, "\n| case | system | figure | median | round by round |\n|---|---|---|---|---|\n{}", rows.join("\n"));
+        }
     }
 
     fn share(&self, case: &Case) -> String {
@@ -264,10 +291,19 @@ impl Tables<'_> {
 fn shown_ratios(case: &Case) -> &'static [&'static str] {
     match (case.settings.scenario, case.settings.rate) {
         (Scenario::Consume, _) => &["rate", "cpu_per_million"],
-        (Scenario::Groups | Scenario::Transactions, _) => &["committed.p50", "committed.p99", "cpu_per_million"],
+        (Scenario::Groups, _) => {
+            &["forming_ms", "rebalance_settled_ms", "heartbeat.p50", "heartbeat.p99", "committed.p50", "committed.p99", "cpu_per_million"]
+        }
+        (Scenario::Transactions, Rate::Max) => &["transactions_per_second", "records_per_cpu_second"],
+        (Scenario::Transactions, _) => &["committed.p50", "committed.p99", "ended.p50", "ended.p99", "cpu_per_million"],
+        (Scenario::Offsets, _) => &["restart_to_loaded_ms", "listening_to_loaded_ms", "commit_seconds"],
         (_, Rate::Max) => &["rate", "cpu_per_million", "records_per_cpu_second"],
         _ => &["acknowledged.p50", "acknowledged.p99", "acknowledged.p99.9", "end to end.p50", "end to end.p99", "cpu_per_million"],
     }
+}
+
+fn has_own_figures(case: &Case) -> bool {
+    matches!(case.settings.scenario, Scenario::Groups | Scenario::Transactions | Scenario::Offsets)
 }
 
 fn verdict_line(verdict: &serde_json::Value) -> String {

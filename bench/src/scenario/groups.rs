@@ -1,8 +1,9 @@
-//! `groups`: many consumers in many groups. They join, are assigned, send heartbeats, and commit offsets on a schedule; at the end every group is asked for what it has committed.
+//! `groups`: many consumers in many groups. They join, are assigned, send heartbeats, and commit offsets on a schedule; at the end every group is asked for what it has committed. Or
+//! they do nothing but join anew, all at once, with another subscription each time: how long until each has its partitions again.
 //!
 //! A member is a state machine over a connection of its own; the thread goes round them as in every scenario. The classic protocol, since every client speaks it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use corelane_wire::messages::{
 use corelane_wire::{ApiKey, Decoder, ErrorCode, Message, Request, Str, read_response_header};
 
 use super::{Target, conclude, facts};
-use crate::client::admin::error_name;
+use crate::client::admin::{Admin, error_name};
 use crate::client::connection::{Connection, frame_of, invalid};
 use crate::client::readiness::Readiness;
 use crate::clock::{Clock, seconds_ns};
@@ -36,8 +37,8 @@ use crate::workload::Rate;
 const JOIN_VERSION: i16 = 5;
 const SYNC_VERSION: i16 = 3;
 const HEARTBEAT_VERSION: i16 = 3;
-const COMMIT_VERSION: i16 = 7;
-const OFFSET_FETCH_VERSION: i16 = 7;
+pub(super) const COMMIT_VERSION: i16 = 7;
+pub(super) const OFFSET_FETCH_VERSION: i16 = 7;
 const FIND_COORDINATOR_VERSION: i16 = 2;
 
 /// While groups form, members look often whether they are to join again; a real consumer's interval would only make the forming longer.
@@ -50,6 +51,7 @@ pub fn run(setup: &Setup<'_>, target: &Target) -> Result<Outcome, Failure> {
     let workload = setup.workload;
     let began = SystemTime::now();
     let mut crowd = Crowd::connect(setup)?;
+    Admin::connect(setup.address, setup.congestion_control)?.prepare_coordinators("__consumer_offsets", workload.class)?;
     let forming_ns = crowd.form()?;
 
     let start_ns = setup.clock.now_ns() + 10_000_000;
@@ -57,7 +59,7 @@ pub fn run(setup: &Setup<'_>, target: &Target) -> Result<Outcome, Failure> {
     let window = Window { start_ns: window_start_ns, end_ns: window_start_ns + seconds_ns(workload.duration_seconds) };
     crowd.begin(start_ns, window);
     let monitor = Monitor::start(setup.clock, &setup.counters, target.watched.clone(), Some(window), target);
-    let stopped = crowd.commit(setup).err();
+    let stopped = if workload.rebalances { crowd.rebalance() } else { crowd.commit(setup) }.err();
     let costs = monitor.finish();
     crowd.close();
     let verdict = if stopped.is_none() { Some(crowd.verify(setup)?) } else { None };
@@ -73,6 +75,12 @@ pub fn run(setup: &Setup<'_>, target: &Target) -> Result<Outcome, Failure> {
         .first_error
         .as_ref()
         .map(|error| Failure::Refused(format!("{} commits or heartbeats, first {error}", crowd.counts.failed)));
+    let mut more =
+        BTreeMap::from([("forming_ms".to_string(), forming_ns as f64 / 1e6), ("members".to_string(), crowd.members.len() as f64)]);
+    if let Some(settled_ns) = crowd.settled_median_ns() {
+        more.insert("rebalance_settled_ms".to_string(), settled_ns as f64 / 1e6);
+        more.insert("rebalances".to_string(), crowd.settled_ns.len() as f64);
+    }
     let outcome = Outcome {
         workload: workload.clone(),
         client: facts(target),
@@ -83,7 +91,7 @@ pub fn run(setup: &Setup<'_>, target: &Target) -> Result<Outcome, Failure> {
         client_lag: ClientLag::default(),
         latencies: recorders.iter().map(|recorder| recorder.finish()).collect(),
         costs,
-        more: [("forming_ms".to_string(), forming_ns as f64 / 1e6), ("members".to_string(), crowd.members.len() as f64)].into(),
+        more,
         verdict: None,
         not_read_back: None,
         partial: stopped.is_some(),
@@ -119,6 +127,8 @@ struct Member {
     heartbeat_due_ns: u64,
     commits: u64,
     acknowledged: Option<i64>,
+    /// How many partitions its assignment has.
+    assigned: usize,
     asked: VecDeque<Asked>,
 }
 
@@ -128,6 +138,11 @@ struct Crowd {
     prefix: String,
     members: Vec<Member>,
     per_group: usize,
+    partitions: usize,
+    /// How often all have joined; a part of what members subscribe with, so that another number makes another generation.
+    joins: u32,
+    /// How long each rebalance of the window took.
+    settled_ns: Vec<u64>,
     readiness: Readiness,
     counters: Arc<Counters>,
     schedule: Option<Schedule>,
@@ -165,6 +180,7 @@ impl Crowd {
                     heartbeat_due_ns: u64::MAX,
                     commits: 0,
                     acknowledged: None,
+                    assigned: 0,
                     asked: VecDeque::new(),
                 });
             }
@@ -178,6 +194,9 @@ impl Crowd {
             prefix,
             members,
             per_group: workload.members,
+            partitions: workload.partitions as usize,
+            joins: 0,
+            settled_ns: Vec::new(),
             readiness,
             counters: setup.counters.clone(),
             schedule: None,
@@ -190,9 +209,10 @@ impl Crowd {
         })
     }
 
-    /// All members join at once; done when every group has one generation that all its members are in. Gives how long that took.
+    /// All members join at once; done when every group has one generation that all its members are in, and every partition has its member. Gives how long that took.
     fn form(&mut self) -> Result<u64, Failure> {
         let began_ns = self.clock.now_ns();
+        self.joins += 1;
         for place in 0..self.members.len() {
             self.members[place].joining_since_ns = began_ns;
             self.join(place).map_err(|error| gone(&error))?;
@@ -207,9 +227,29 @@ impl Crowd {
     }
 
     fn is_formed(&self) -> bool {
-        self.members
-            .chunks(self.per_group)
-            .all(|group| group.iter().all(|member| member.state == State::Stable && member.generation == group[0].generation))
+        self.members.chunks(self.per_group).all(|group| {
+            group.iter().all(|member| member.state == State::Stable && member.generation == group[0].generation)
+                && group.iter().map(|member| member.assigned).sum::<usize>() == self.partitions
+        })
+    }
+
+    /// The window: one rebalance after another. Those that end after it count as well, or a slow broker would have none.
+    fn rebalance(&mut self) -> Result<(), Failure> {
+        self.heartbeat_ns = FORMING_HEARTBEAT_NS;
+        while self.clock.now_ns() < self.window.end_ns {
+            let is_counted = self.clock.now_ns() >= self.window.start_ns;
+            let settled_ns = self.form()?;
+            if is_counted {
+                self.settled_ns.push(settled_ns);
+            }
+        }
+        Ok(())
+    }
+
+    fn settled_median_ns(&self) -> Option<u64> {
+        let mut settled = self.settled_ns.clone();
+        settled.sort_unstable();
+        settled.get(settled.len() / 2).copied()
     }
 
     fn begin(&mut self, start_ns: u64, window: Window) {
@@ -316,7 +356,8 @@ impl Crowd {
     fn join(&mut self, place: usize) -> io::Result<()> {
         let member = &mut self.members[place];
         member.state = State::Joining;
-        let protocol = JoinGroupRequestProtocol { name: "range".into(), metadata: subscription(&self.topic), ..Default::default() };
+        let protocol =
+            JoinGroupRequestProtocol { name: "range".into(), metadata: subscription(&self.topic, self.joins), ..Default::default() };
         let request = JoinGroupRequest {
             group_id: group_name(&self.prefix, member.group),
             session_timeout_ms: 45_000,
@@ -343,11 +384,12 @@ impl Crowd {
         }
         member.id = response.member_id.detached();
         member.generation = response.generation_id;
-        // The leader gives everybody their number; what is in an assignment is nobody's business but the members'.
+        // The leader deals out the partitions, one to each in turn.
         let is_leader = response.leader == response.member_id;
+        let members = response.members.len();
         let assignments = response.members.iter().filter(|_| is_leader).enumerate().map(|(number, other)| SyncGroupRequestAssignment {
             member_id: other.member_id.detached(),
-            assignment: Bytes::copy_from_slice(&(number as u32).to_be_bytes()),
+            assignment: assignment(&self.topic, (number..self.partitions).step_by(members)),
             ..Default::default()
         });
         let request = SyncGroupRequest {
@@ -366,6 +408,7 @@ impl Crowd {
         }
         let member = &mut self.members[place];
         member.state = State::Stable;
+        member.assigned = assigned_partitions(&response.assignment);
         member.heartbeat_due_ns = now_ns + self.heartbeat_ns;
         self.joined.record(member.joining_since_ns, now_ns - member.joining_since_ns);
         Ok(())
@@ -470,7 +513,7 @@ impl Member {
 }
 
 /// Answers after which a member only has to join again, or to ask once more.
-fn is_passing(code: i16) -> bool {
+pub(super) fn is_passing(code: i16) -> bool {
     [
         ErrorCode::RebalanceInProgress,
         ErrorCode::IllegalGeneration,
@@ -483,7 +526,7 @@ fn is_passing(code: i16) -> bool {
 }
 
 /// Until it is there: a broker makes the offsets' topic when it is first asked.
-fn find_coordinator(connection: &mut Connection, group: &str) -> Result<(), Failure> {
+pub(super) fn find_coordinator(connection: &mut Connection, group: &str) -> Result<(), Failure> {
     let mut code = 0;
     for _ in 0..300 {
         let request = FindCoordinatorRequest { key: Str::from(group), key_type: 0, ..Default::default() };
@@ -496,22 +539,42 @@ fn find_coordinator(connection: &mut Connection, group: &str) -> Result<(), Fail
     Err(Failure::Refused(format!("no coordinator for {group}: {}", error_name(code))))
 }
 
-fn group_name(prefix: &str, group: usize) -> Str {
+pub(super) fn group_name(prefix: &str, group: usize) -> Str {
     Str::from(format!("{prefix}-{group}").as_str())
 }
 
-/// A consumer's subscription, version 0: the topic, no user data.
-fn subscription(topic: &Str) -> Bytes {
+/// A consumer's subscription, version 0: the topic, and what assignors would remember, here only a number.
+fn subscription(topic: &Str, number: u32) -> Bytes {
     let mut bytes = BytesMut::new();
     bytes.put_i16(0);
     bytes.put_i32(1);
     bytes.put_i16(topic.as_str().len() as i16);
     bytes.put_slice(topic.as_str().as_bytes());
+    bytes.put_i32(4);
+    bytes.put_u32(number);
+    bytes.freeze()
+}
+
+/// A consumer's assignment, version 0: the topic with these partitions, no user data.
+fn assignment(topic: &Str, partitions: impl ExactSizeIterator<Item = usize>) -> Bytes {
+    let mut bytes = BytesMut::new();
+    bytes.put_i16(0);
+    bytes.put_i32(1);
+    bytes.put_i16(topic.as_str().len() as i16);
+    bytes.put_slice(topic.as_str().as_bytes());
+    bytes.put_i32(partitions.len() as i32);
+    partitions.for_each(|partition| bytes.put_i32(partition as i32));
     bytes.put_i32(-1);
     bytes.freeze()
 }
 
-fn read<M: Message>(frame: Bytes, api_key: ApiKey, version: i16) -> io::Result<M> {
+/// How many there are in an assignment of [`assignment`]; none in an empty one.
+fn assigned_partitions(assignment: &Bytes) -> usize {
+    let name_bytes = assignment.get(6..8).map_or(0, |length| usize::from(u16::from_be_bytes([length[0], length[1]])));
+    assignment.get(8 + name_bytes..12 + name_bytes).map_or(0, |count| u32::from_be_bytes(count.try_into().expect("four bytes")) as usize)
+}
+
+pub(super) fn read<M: Message>(frame: Bytes, api_key: ApiKey, version: i16) -> io::Result<M> {
     let mut decoder = Decoder::new(frame);
     read_response_header(&mut decoder, api_key, version).map_err(invalid)?;
     M::decode(&mut decoder, version).map_err(invalid)

@@ -4,6 +4,7 @@ mod connections;
 mod consume;
 mod drive;
 mod groups;
+pub mod offsets;
 mod transactions;
 
 use std::net::SocketAddr;
@@ -60,6 +61,9 @@ pub fn run(workload: &Workload, target: &Target) -> Result<Outcome, Failure> {
     workload.check()?;
     if let Rate::ShareOfMax(share) = workload.rate {
         return Err(Failure::Settings(format!("rate = \"{share}%\": a share of the maximum is known only within `compare`")));
+    }
+    if workload.scenario == Scenario::Offsets {
+        return Err(Failure::Settings("offsets: a broker is started again, which is done only within `compare`".to_string()));
     }
     if workload.client == ClientKind::Rdkafka {
         return crate::rdkafka_client::run(workload, target);

@@ -47,6 +47,7 @@ pub fn run(setup: &Setup<'_>, mut admin: Admin, target: &Target) -> Result<Outco
     for place in 0..workload.producers {
         producers.push(Producer::connect(setup, place)?);
     }
+    admin.prepare_coordinators("__transaction_state", workload.class)?;
     let start_ns = setup.clock.now_ns() + 10_000_000;
     let window_start_ns = start_ns + seconds_ns(workload.warm_up_seconds);
     let window = Window { start_ns: window_start_ns, end_ns: window_start_ns + seconds_ns(workload.duration_seconds) };
@@ -61,7 +62,8 @@ pub fn run(setup: &Setup<'_>, mut admin: Admin, target: &Target) -> Result<Outco
         schedule,
         topic: Str::from(setup.topic),
         partitions: workload.partitions,
-        records: workload.batch_records as u64,
+        written_to: workload.transaction_partitions,
+        records: (workload.batch_records / workload.transaction_partitions) as u64,
         payload: setup.payload.clone(),
         readiness: Readiness::of(producers.iter().map(|producer| producer.connection.as_fd())).map_err(Failure::machine("epoll"))?,
         producers,
@@ -69,12 +71,13 @@ pub fn run(setup: &Setup<'_>, mut admin: Admin, target: &Target) -> Result<Outco
         counts: Counts::default(),
         committed: Recorder::new("committed", loop_kind, window),
         acknowledged: Recorder::new("acknowledged", LoopKind::Closed, window),
+        ended: Recorder::new("ended", LoopKind::Closed, window),
     };
     let monitor = Monitor::start(setup.clock, &setup.counters, target.watched.clone(), Some(window), target);
     let stopped = parts.run(setup).err();
     let costs = monitor.finish();
     parts.close();
-    let recorders = [&parts.committed, &parts.acknowledged];
+    let recorders = [&parts.committed, &parts.acknowledged, &parts.ended];
     if let Some(path) = &target.keep {
         for recorder in recorders {
             recorder.keep(path, began).map_err(|error| Failure::Machine(error.to_string()))?;
@@ -108,7 +111,7 @@ pub fn run(setup: &Setup<'_>, mut admin: Admin, target: &Target) -> Result<Outco
 #[derive(Clone, Copy)]
 enum Step {
     Idle,
-    /// The partition is being added, or is to be from then on.
+    /// The partitions are being added, or are to be from then on.
     Adding {
         due_ns: u64,
     },
@@ -122,11 +125,12 @@ enum Step {
     },
     Ending {
         due_ns: u64,
-        base_offset: i64,
+        sent_ns: u64,
     },
     EndingAgain {
         due_ns: u64,
-        base_offset: i64,
+        /// When it was asked to end for the first time.
+        sent_ns: u64,
         at_ns: u64,
     },
 }
@@ -138,6 +142,8 @@ struct Producer {
     template: Template,
     sequences: Vec<i32>,
     transactions: u64,
+    /// Where the records of the transaction begin, as they were acknowledged, by partition.
+    base_offsets: Vec<(i32, i64)>,
     step: Step,
 }
 
@@ -156,6 +162,7 @@ impl Producer {
             template,
             sequences: vec![0; setup.workload.partitions as usize],
             transactions: 0,
+            base_offsets: Vec::new(),
             step: Step::Idle,
         })
     }
@@ -190,7 +197,9 @@ struct Parts {
     schedule: Option<Schedule>,
     topic: Str,
     partitions: i32,
-    /// In each transaction.
+    /// How many partitions a transaction writes to.
+    written_to: usize,
+    /// Into each of them.
     records: u64,
     payload: Payload,
     producers: Vec<Producer>,
@@ -201,6 +210,8 @@ struct Parts {
     committed: Recorder,
     /// Of the records inside: from sending to acknowledgement.
     acknowledged: Recorder,
+    /// From the question to end the transaction to the answer that it is committed.
+    ended: Recorder,
 }
 
 impl Parts {
@@ -229,22 +240,30 @@ impl Parts {
             Step::Idle if !is_over => {
                 let producer = &self.producers[place];
                 let due_ns = self.schedule.as_ref().map_or(now_ns, |schedule| schedule.record_due_ns(place, producer.transactions));
-                if due_ns <= now_ns && due_ns < self.window.end_ns { self.add_partition(place, due_ns) } else { Ok(()) }
+                if due_ns <= now_ns && due_ns < self.window.end_ns { self.add_partitions(place, due_ns) } else { Ok(()) }
             }
-            Step::AddingAgain { due_ns, at_ns } if now_ns >= at_ns => self.add_partition(place, due_ns),
-            Step::EndingAgain { due_ns, base_offset, at_ns } if now_ns >= at_ns => self.end(place, due_ns, base_offset),
+            Step::AddingAgain { due_ns, at_ns } if now_ns >= at_ns => self.add_partitions(place, due_ns),
+            Step::EndingAgain { due_ns, sent_ns, at_ns } if now_ns >= at_ns => self.end(place, due_ns, sent_ns),
             _ => Ok(()),
         }
     }
 
-    fn partition(&self, place: usize) -> i32 {
-        ((place as u64 + self.producers[place].transactions) % self.partitions as u64) as i32
+    /// Of the transaction that is under way, or comes next.
+    fn partitions(&self, place: usize) -> impl Iterator<Item = i32> + use<> {
+        let first = place as u64 + self.producers[place].transactions * self.written_to as u64;
+        let partitions = self.partitions as u64;
+        (0..self.written_to as u64).map(move |number| ((first + number) % partitions) as i32)
     }
 
-    fn add_partition(&mut self, place: usize, due_ns: u64) -> io::Result<()> {
-        let partition = self.partition(place);
+    /// The first record that it writes to the partition at that place.
+    fn first_record(&self, place: usize, number: usize) -> u64 {
+        (self.producers[place].transactions * self.written_to as u64 + number as u64) * self.records
+    }
+
+    fn add_partitions(&mut self, place: usize, due_ns: u64) -> io::Result<()> {
+        let partitions = self.partitions(place).collect();
         let producer = &mut self.producers[place];
-        let topic = AddPartitionsToTxnTopic { name: self.topic.clone(), partitions: vec![partition], ..Default::default() };
+        let topic = AddPartitionsToTxnTopic { name: self.topic.clone(), partitions, ..Default::default() };
         let request = AddPartitionsToTxnRequest {
             v3_and_below_transactional_id: producer.transactional_id.clone(),
             v3_and_below_producer_id: producer.state.id,
@@ -257,21 +276,23 @@ impl Parts {
     }
 
     fn produce(&mut self, place: usize, due_ns: u64) -> io::Result<()> {
-        let partition = self.partition(place);
-        let (payload, records) = (&self.payload, self.records);
+        let records = self.records;
+        for (number, partition) in self.partitions(place).enumerate() {
+            let (first, payload) = (self.first_record(place, number), &self.payload);
+            let producer = &mut self.producers[place];
+            let state = ProducerState { sequence: producer.sequences[partition as usize], ..producer.state };
+            producer.template.fill_batch(number, partition, wall_ms(), Some(state), |index, _, value| {
+                payload.write(value, RecordId::new(place, first + index as u64), due_ns);
+            });
+            producer.sequences[partition as usize] += records as i32;
+        }
         let producer = &mut self.producers[place];
-        let state = ProducerState { sequence: producer.sequences[partition as usize], ..producer.state };
-        let first = producer.transactions * records;
-        producer.template.fill_batch(0, partition, wall_ms(), Some(state), |number, _, value| {
-            payload.write(value, RecordId::new(place, first + number as u64), due_ns);
-        });
-        producer.sequences[partition as usize] += records as i32;
         producer.step = Step::Producing { due_ns, sent_ns: self.clock.now_ns() };
         let frame = producer.template.frame(1)?;
         producer.connection.send(frame)
     }
 
-    fn end(&mut self, place: usize, due_ns: u64, base_offset: i64) -> io::Result<()> {
+    fn end(&mut self, place: usize, due_ns: u64, sent_ns: u64) -> io::Result<()> {
         let producer = &mut self.producers[place];
         let request = EndTxnRequest {
             transactional_id: producer.transactional_id.clone(),
@@ -280,7 +301,7 @@ impl Parts {
             committed: true,
             ..Default::default()
         };
-        producer.step = Step::Ending { due_ns, base_offset };
+        producer.step = Step::Ending { due_ns, sent_ns };
         producer.connection.send(&frame_of(END_TXN_VERSION, 1, &request)?)
     }
 
@@ -311,21 +332,28 @@ impl Parts {
                 }
             }
             Step::Producing { due_ns, sent_ns } => {
-                let (mut code, mut base_offset) = (0, 0);
-                read_produce(&frame, |answer| (code, base_offset) = (answer.error_code, answer.base_offset))
-                    .map_err(|error| gone(&error))?;
-                if code != 0 {
+                let (mut refused, base_offsets) = (None, &mut self.producers[place].base_offsets);
+                base_offsets.clear();
+                read_produce(&frame, |answer| match answer.error_code {
+                    0 => base_offsets.push((answer.partition, answer.base_offset)),
+                    code => refused = Some(code),
+                })
+                .map_err(|error| gone(&error))?;
+                if let Some(code) = refused {
                     return Err(self.refused("Produce", code));
                 }
                 self.acknowledged.record(sent_ns, now_ns - sent_ns);
-                self.end(place, due_ns, base_offset).map_err(|error| gone(&error))
+                self.end(place, due_ns, now_ns).map_err(|error| gone(&error))
             }
-            Step::Ending { due_ns, base_offset } => {
+            Step::Ending { due_ns, sent_ns } => {
                 let response: EndTxnResponse = read(frame, ApiKey::EndTxn, END_TXN_VERSION).map_err(|error| gone(&error))?;
                 match response.error_code {
-                    0 => self.on_committed(place, due_ns, base_offset, now_ns, setup),
+                    0 => {
+                        self.ended.record(sent_ns, now_ns - sent_ns);
+                        self.on_committed(place, due_ns, now_ns, setup);
+                    }
                     code if is_passing(code) => {
-                        self.producers[place].step = Step::EndingAgain { due_ns, base_offset, at_ns: now_ns + AGAIN_NS };
+                        self.producers[place].step = Step::EndingAgain { due_ns, sent_ns, at_ns: now_ns + AGAIN_NS };
                     }
                     code => return Err(self.refused("EndTxn", code)),
                 }
@@ -337,10 +365,14 @@ impl Parts {
         }
     }
 
-    fn on_committed(&mut self, place: usize, due_ns: u64, base_offset: i64, now_ns: u64, setup: &Setup<'_>) {
-        let (partition, records) = (self.partition(place), self.records);
-        let first = RecordId::new(place, self.producers[place].transactions * records);
-        self.ledger.acknowledge(partition, base_offset, first, records);
+    fn on_committed(&mut self, place: usize, due_ns: u64, now_ns: u64, setup: &Setup<'_>) {
+        for (number, partition) in self.partitions(place).enumerate() {
+            let first = RecordId::new(place, self.first_record(place, number));
+            // One that is not in the answer was not acknowledged, and will be missed when the records are read.
+            let base_offset = self.producers[place].base_offsets.iter().find(|(of, _)| *of == partition).map_or(-1, |(_, offset)| *offset);
+            self.ledger.acknowledge(partition, base_offset, first, self.records);
+        }
+        let records = self.records * self.written_to as u64;
         let latency_ns = now_ns.saturating_sub(due_ns);
         self.committed.record(due_ns, latency_ns);
         let bytes = records * self.payload.record_bytes() as u64;
@@ -359,7 +391,7 @@ impl Parts {
 
     fn refused(&mut self, what: &str, code: i16) -> Failure {
         let error = format!("{what}: {}", error_name(code));
-        self.counts.failed += self.records;
+        self.counts.failed += self.records * self.written_to as u64;
         self.counts.first_error.get_or_insert_with(|| error.clone());
         Failure::Refused(error)
     }
@@ -375,7 +407,7 @@ impl Parts {
                         break;
                     }
                     self.committed.record_unfinished(due_ns, now_ns.saturating_sub(due_ns));
-                    self.counts.unfinished += u64::from(self.window.contains(due_ns)) * self.records;
+                    self.counts.unfinished += u64::from(self.window.contains(due_ns)) * self.records * self.written_to as u64;
                 }
             }
             self.counts.scheduled = self.counts.acknowledged + self.counts.failed + self.counts.unfinished;
