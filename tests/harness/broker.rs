@@ -40,6 +40,9 @@ const COMMON_SETTINGS: &[(&str, &str)] = &[
     ("group.consumer.assignment.interval.ms", "100"),
 ];
 
+/// A broker that takes longer to answer is asked again.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
 /// How to start a broker; `Default` is the broker at hand with the common settings.
 #[derive(Clone, Debug)]
 pub struct BrokerOptions {
@@ -234,7 +237,12 @@ impl Broker {
 
     /// Whether it answers now.
     pub fn is_ready(&self) -> bool {
-        answers_api_versions(self.address)
+        self.is_ready_within(ANSWER_LIMIT)
+    }
+
+    /// Whether it answers within that time, where who asks has something else to look at.
+    pub fn is_ready_within(&self, limit: Duration) -> bool {
+        answers_api_versions(self.address, limit)
     }
 
     /// The last lines that it has printed.
@@ -283,7 +291,7 @@ impl Broker {
             if let Some(status) = process.try_wait().expect("a child of ours can be awaited") {
                 panic!("the broker ended with {status} before it was ready:\n{}", end_of(&log));
             }
-            answers_api_versions(address).then_some(())
+            answers_api_versions(address, ANSWER_LIMIT).then_some(())
         });
     }
 
@@ -409,10 +417,10 @@ fn java_on(class_path: &str) -> Command {
 }
 
 /// Asks by hand, so that starting a broker depends on nothing else: ApiVersions version 0, correlation id 1, no client id.
-fn answers_api_versions(address: SocketAddr) -> bool {
+fn answers_api_versions(address: SocketAddr, limit: Duration) -> bool {
     let ask = || -> std::io::Result<bool> {
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.set_read_timeout(Some(limit))?;
         stream.write_all(&[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff])?;
         let mut head = [0; 10];
         stream.read_exact(&mut head)?;

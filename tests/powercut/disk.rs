@@ -505,8 +505,8 @@ impl File {
             if random.is_below_percent(rules.noise_percent) {
                 let start = (sector * rules.sector_bytes).max(position);
                 let end = ((sector + 1) * rules.sector_bytes).min(position + count).min(self.durable.length());
-                let noise: Vec<u8> = (start..end).map(|_| random.draw() as u8).collect();
-                self.durable.write(start, &noise);
+                let noise: Vec<u8> = (start..end).step_by(8).flat_map(|_| random.draw().to_le_bytes()).collect();
+                self.durable.write(start, &noise[..end.saturating_sub(start) as usize]);
             }
         }
     }

@@ -195,32 +195,30 @@ impl History {
         if found.start < floor || (self.kind != Kind::Expiring && found.start > asked) {
             return Err(format!("{place}: it begins at {}; {floor} was promised, {asked} was asked for", found.start));
         }
-        self.verify_order(found)?;
+        let identified = |(offset, record): &(i64, Record)| Ok((*offset, self.identify(*offset, record)?));
+        let indexes = found.records.iter().map(identified).collect::<Result<Vec<(i64, u64)>, Broken>>()?;
+        self.verify_order(&indexes)?;
         match self.kind {
-            Kind::Compacted => self.verify_latest(found)?,
+            Kind::Compacted => self.verify_latest(&indexes)?,
             _ => self.verify_all(found)?,
         }
-        for (offset, record) in &found.records {
-            self.see(*offset, record)?;
+        for (offset, index) in indexes {
+            self.know(offset, index, "found")?;
         }
         (self.flushed_end, self.leader_epoch) = (found.end, found.leader_epoch);
         Ok(())
     }
 
     /// Offsets and indexes go up, so nothing is there twice.
-    fn verify_order(&self, found: &Found) -> Outcome {
-        let place = self.place();
-        let mut last: Option<(i64, u64)> = None;
-        for (offset, record) in &found.records {
-            let index = self.identify(*offset, record)?;
-            if let Some((last_offset, last_index)) = last
-                && (*offset <= last_offset || index <= last_index)
-            {
-                return Err(format!("{place}: record {index} at offset {offset} comes after record {last_index} at {last_offset}"));
+    fn verify_order(&self, indexes: &[(i64, u64)]) -> Outcome {
+        let follows = |pair: &&[(i64, u64)]| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1;
+        match indexes.windows(2).find(|pair| !follows(pair)) {
+            None => Ok(()),
+            Some(pair) => {
+                let [(last_offset, last_index), (offset, index)] = [pair[0], pair[1]];
+                Err(format!("{}: record {index} at offset {offset} comes after record {last_index} at {last_offset}", self.place()))
             }
-            last = Some((*offset, index));
         }
-        Ok(())
     }
 
     /// Every offset from the start to the end has its record, and what is known is there.
@@ -236,18 +234,14 @@ impl History {
                 found.records.len()
             ));
         }
-        // `see` compares what is there with what is known at each offset; no offset is missing.
+        // `know` compares what is there with what is known at each offset; no offset is missing.
         Ok(())
     }
 
     /// Of every key the newest record that is known, or a newer one.
-    fn verify_latest(&self, found: &Found) -> Outcome {
+    fn verify_latest(&self, indexes: &[(i64, u64)]) -> Outcome {
         let place = self.place();
-        let mut latest: BTreeMap<u64, u64> = BTreeMap::new();
-        for (offset, record) in &found.records {
-            let index = self.identify(*offset, record)?;
-            latest.insert(self.key_of(index), index);
-        }
+        let latest: BTreeMap<u64, u64> = indexes.iter().map(|(_, index)| (self.key_of(*index), *index)).collect();
         let mut expected: BTreeMap<u64, (u64, i64)> = BTreeMap::new();
         for (offset, index) in &self.known {
             let newest = expected.entry(self.key_of(*index)).or_insert((*index, *offset));
@@ -280,13 +274,12 @@ impl History {
     /// The record's index, if its content is that of this index.
     fn identify(&self, offset: i64, record: &Record) -> Result<u64, Broken> {
         let named = record.headers.first().and_then(|(_, value)| String::from_utf8(value.clone()?).ok()?.parse().ok());
-        let place = self.place();
-        let index: u64 = named.ok_or_else(|| format!("{place}: the record at offset {offset} has no index"))?;
+        let index: u64 = named.ok_or_else(|| format!("{}: the record at offset {offset} has no index", self.place()))?;
         if index >= self.next {
-            return Err(format!("{place}: record {index} at offset {offset} was never sent"));
+            return Err(format!("{}: record {index} at offset {offset} was never sent", self.place()));
         }
         if *record != self.record(index) {
-            return Err(format!("{place}: record {index} at offset {offset} has another content"));
+            return Err(format!("{}: record {index} at offset {offset} has another content", self.place()));
         }
         Ok(index)
     }
@@ -300,7 +293,7 @@ impl History {
             Kind::Compacted => random % 1_500,
             _ => random % 400,
         };
-        let value = (0..length).map(|position| if position % 2 == 0 { b'.' } else { mix(random ^ position) as u8 }).collect();
+        let value = value(random, length as usize);
         Record {
             key: Some(key.to_string().into_bytes()),
             value: if self.is_tombstone(index) { None } else { Some(value) },
@@ -329,6 +322,17 @@ impl History {
         let in_flight: Vec<u64> = self.in_flight.iter().map(|sent| sent.first).collect();
         format!("{}-{} ({:?}, known to {}, in flight {in_flight:?})", self.topic, self.partition, self.kind, self.known_end())
     }
+}
+
+/// Bytes of which a half can be compressed. There are many of them to make and to compare.
+fn value(seed: u64, length: usize) -> Vec<u8> {
+    let mut value = Vec::with_capacity(length + 16);
+    for position in (0..length).step_by(16) {
+        value.extend_from_slice(&mix(seed ^ position as u64).to_le_bytes());
+        value.extend_from_slice(b"........");
+    }
+    value.truncate(length);
+    value
 }
 
 fn codec(first: u64) -> Codec {

@@ -389,7 +389,8 @@ impl Life {
             if !self.broker.is_running() {
                 return Err(Failure::RefusedStart(format!("the broker does not start:\n{}", self.broker.end_of_log())));
             }
-            if self.broker.is_ready() {
+            // It may hold its answer for ever, because the power fails meanwhile.
+            if self.broker.is_ready_within(Duration::from_millis(200)) {
                 return Ok(true);
             }
             if begun.elapsed() > wait::PATIENCE {

@@ -95,10 +95,10 @@ fn run_on(round: &Round, teller: &Mutex<Teller>, connection: &mut Connection, ra
     Ok(())
 }
 
-/// Besides what passes for every client: a transaction that its producer has to give up.
+/// Besides what passes for every client: a transaction that its producer has to give up, and what a partition says when the coordinator cannot vouch for one.
 fn is_passing(round: &Round, error: ErrorCode) -> bool {
-    use ErrorCode::{CoordinatorNotAvailable, NotCoordinator, TransactionAbortable};
-    round.is_passing(error) || matches!(error, CoordinatorNotAvailable | NotCoordinator | TransactionAbortable)
+    use ErrorCode::{CoordinatorNotAvailable, NotCoordinator, NotEnoughReplicas, TransactionAbortable};
+    round.is_passing(error) || matches!(error, CoordinatorNotAvailable | NotCoordinator | NotEnoughReplicas | TransactionAbortable)
 }
 
 /// Why an instance does not go on.

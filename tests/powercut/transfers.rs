@@ -170,8 +170,11 @@ fn committed(connection: &mut Connection, partition: i32) -> Result<Committed, B
             let before = reader.next_offset();
             let poll = reader.poll(connection).expect("the broker is there");
             found.extend(poll.records.iter().map(|(offset, record)| (*offset, seen_of(record))));
+            if reader.next_offset() == poll.high_watermark && poll.last_stable_offset == poll.high_watermark {
+                return Some(());
+            }
             if reader.next_offset() == before {
-                return (poll.last_stable_offset == poll.high_watermark && before == poll.high_watermark).then_some(());
+                return None;
             }
         }
     });
