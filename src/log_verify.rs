@@ -3,8 +3,9 @@
 //! Segments: every batch whole, its checksum right, its records readable and as many as it says, offsets counting on, leader epochs not falling. Indexes, which are only hints:
 //! entries in order and pointing at batches. Producer snapshots: their checksum.
 //!
-//! With `--repair`, for a broker that does not run: offset and time indexes and producer snapshots that are damaged, or indexes that are missing, are made again from the batches, as long
-//! as these are whole. A damaged segment stays as it is, and so does a transaction index: they are no hints.
+//! With `--repair`, for a broker that does not run: indexes and producer snapshots that are damaged, or indexes that are missing, are made again from the batches, as long as these are
+//! whole. A transaction index also where it lacks an aborted transaction whose marker the segment holds, and only where all segments before are whole too: its transactions begin there.
+//! A damaged segment stays as it is.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -19,7 +20,7 @@ use corelane::log::offset_index::OffsetIndex;
 use corelane::log::producer_snapshot::{self, Encoder};
 use corelane::log::state::ActiveIndexes;
 use corelane::log::time_index::TimeIndex;
-use corelane::log::transaction_index::{self, ABORTED_TRANSACTION_BYTES};
+use corelane::log::transaction_index::{self, ABORTED_TRANSACTION_BYTES, AbortedTransaction};
 use corelane::log::{BatchInfo, EndMarker, ProducerStates, SegmentBook};
 use corelane::rt::preflight::lock_if_there;
 
@@ -72,6 +73,8 @@ struct Reading {
     leader_epoch: i32,
     /// As of `next_offset`.
     producers: ProducerStates,
+    /// All that was read so far is sound.
+    is_whole: bool,
 }
 
 /// What a segment's batches say of the files beside it.
@@ -80,14 +83,18 @@ struct Hints {
     positions: Vec<(u64, i64)>,
     book: SegmentBook,
     indexes: ActiveIndexes,
+    /// The aborted transactions whose markers lie here, if producers were followed.
+    aborted: Vec<AbortedTransaction>,
     /// All that is in the file is sound.
     is_whole: bool,
+    /// And all that is in the files before it.
+    is_log_whole: bool,
 }
 
 impl Hints {
     fn new(base_offset: i64) -> Hints {
         let (book, indexes) = (SegmentBook::empty(base_offset, 0), ActiveIndexes::empty(base_offset));
-        Hints { positions: Vec::new(), book, indexes, is_whole: true }
+        Hints { positions: Vec::new(), book, indexes, aborted: Vec::new(), is_whole: true, is_log_whole: true }
     }
 
     fn add(&mut self, info: &BatchInfo, position: u64) {
@@ -96,8 +103,11 @@ impl Hints {
         self.positions.push((position, info.last_offset()));
     }
 
-    /// The content of an index that is made from the batches; none for what is no hint.
+    /// The content of an index that is made from the batches; none for what is no index, or where they do not tell.
     fn content(&self, kind: LogFileKind) -> Option<Vec<u8>> {
+        if !self.is_whole || self.positions.is_empty() {
+            return None;
+        }
         match kind {
             LogFileKind::OffsetIndex => Some(self.indexes.offset_index.unwritten().to_vec()),
             LogFileKind::TimeIndex => {
@@ -106,6 +116,11 @@ impl Hints {
                     times.push_if_later(max_timestamp);
                 }
                 Some(times.unwritten().to_vec())
+            }
+            LogFileKind::TransactionIndex if self.is_log_whole => {
+                let mut bytes = Vec::new();
+                self.aborted.iter().for_each(|entry| entry.encode(&mut bytes));
+                Some(bytes)
             }
             LogFileKind::Log | LogFileKind::TransactionIndex | LogFileKind::ProducerSnapshot => None,
         }
@@ -142,7 +157,7 @@ impl Verification {
         let segments: Vec<i64> =
             files.iter().filter(|(_, files)| files.iter().any(|(kind, _)| *kind == LogFileKind::Log)).map(|(base, _)| *base).collect();
         let first = segments.first().copied().unwrap_or(0);
-        let mut reading = Reading { next_offset: first, leader_epoch: 0, producers: producers_at(directory, first) };
+        let mut reading = Reading { next_offset: first, leader_epoch: 0, producers: producers_at(directory, first), is_whole: true };
         for (base_offset, files) in &files {
             for (_, path) in files.iter().filter(|(kind, _)| *kind == LogFileKind::ProducerSnapshot) {
                 self.snapshot(path, *base_offset, &reading)?;
@@ -179,6 +194,8 @@ impl Verification {
                         self.damage(path, position, &format!("{bytes_left} bytes are no batches: {reason}"));
                     }
                     hints.is_whole = self.damages == damages;
+                    reading.is_whole &= hints.is_whole;
+                    hints.is_log_whole = reading.is_whole;
                     return Ok(hints);
                 }
             };
@@ -204,7 +221,8 @@ impl Verification {
                 hints.add(&info, position);
                 if self.repairs && info.last_offset() >= reading.producers.end_offset() {
                     let end_marker = if info.is_control { EndMarker::decode(&batch) } else { None };
-                    reading.producers.apply(&info, end_marker.as_ref(), info.max_timestamp);
+                    let completed = reading.producers.apply(&info, end_marker.as_ref(), info.max_timestamp);
+                    hints.aborted.extend(completed.as_ref().and_then(AbortedTransaction::from_completed));
                 }
             }
         }
@@ -214,16 +232,12 @@ impl Verification {
         let damage = match kind {
             LogFileKind::OffsetIndex => offset_index(base_offset, &fs::read(path)?, &hints.positions),
             LogFileKind::TimeIndex => time_index(base_offset, &fs::read(path)?),
-            LogFileKind::TransactionIndex => {
-                let bytes = fs::read(path)?;
-                let is_whole = transaction_index::decode(&bytes).len() * ABORTED_TRANSACTION_BYTES == bytes.len();
-                (!is_whole).then(|| (0, "entries are cut or out of order".to_owned()))
-            }
+            LogFileKind::TransactionIndex => transaction_index(&fs::read(path)?, &hints.aborted),
             LogFileKind::Log | LogFileKind::ProducerSnapshot => None,
         };
         let Some((position, what)) = damage else { return Ok(()) };
         self.damage(path, position, &what);
-        match hints.content(kind).filter(|_| hints.is_whole && !hints.positions.is_empty()) {
+        match hints.content(kind) {
             Some(content) => self.repair(path, &content),
             None => Ok(()),
         }
@@ -242,14 +256,18 @@ impl Verification {
         self.repair(path, &encoder.finish().to_vec())
     }
 
-    /// Indexes that a segment with batches should have.
+    /// Indexes that a segment with batches should have, that of transactions only where one was aborted.
     fn add_missing(&mut self, directory: &Path, base_offset: i64, files: &[(LogFileKind, PathBuf)], hints: &Hints) -> io::Result<()> {
-        for kind in [LogFileKind::OffsetIndex, LogFileKind::TimeIndex] {
+        for kind in [LogFileKind::OffsetIndex, LogFileKind::TimeIndex, LogFileKind::TransactionIndex] {
             let is_there = files.iter().any(|(known, _)| *known == kind);
-            if self.repairs && !is_there && hints.is_whole && !hints.positions.is_empty() {
+            let is_needless = kind == LogFileKind::TransactionIndex && hints.aborted.is_empty();
+            if !self.repairs || is_there || is_needless {
+                continue;
+            }
+            if let Some(content) = hints.content(kind) {
                 let path = directory.join(kind.name(base_offset));
                 self.damage(&path, 0, "it is missing");
-                self.repair(&path, &hints.content(kind).expect("an index is a hint"))?;
+                self.repair(&path, &content)?;
             }
         }
         Ok(())
@@ -325,6 +343,21 @@ fn offset_index(base_offset: i64, bytes: &[u8], positions: &[(u64, i64)]) -> Opt
         }
     }
     None
+}
+
+/// `aborted` are the transactions that it must name, as far as that is known.
+fn transaction_index(bytes: &[u8], aborted: &[AbortedTransaction]) -> Option<(u64, String)> {
+    let entries = transaction_index::decode(bytes);
+    let whole_bytes = entries.len() * ABORTED_TRANSACTION_BYTES;
+    if whole_bytes != bytes.len() {
+        return Some((whole_bytes as u64, "entries are cut or out of order".to_owned()));
+    }
+    let names = |aborted: &AbortedTransaction| {
+        let named = entries.binary_search_by_key(&aborted.last_offset, |entry| entry.last_offset).map(|index| entries[index]);
+        named.is_ok_and(|named| named.producer_id == aborted.producer_id && named.first_offset <= aborted.first_offset)
+    };
+    let unnamed = aborted.iter().find(|aborted| !names(aborted))?;
+    Some((0, format!("the transaction that was aborted at offset {} is not in it", unnamed.last_offset)))
 }
 
 fn time_index(base_offset: i64, bytes: &[u8]) -> Option<(u64, String)> {

@@ -13,10 +13,13 @@ use harness::places;
 use harness::raw::Connection;
 use harness::suite::OwnBrokerCase;
 
+use crate::transactions;
+
 pub const CASES: &[OwnBrokerCase] = own_broker_cases![
     dumps_are_those_of_kafkas_tool,
     damage_is_named,
     hints_are_made_again,
+    transaction_indexes_are_made_again,
     a_journal_is_dumped,
     what_opens_of_a_directory_of_kafka_is_told,
 ];
@@ -125,6 +128,35 @@ fn hints_are_made_again() {
     let mut connection = Connection::to(&broker);
     connection.wait_for_leaders(TOPIC, 1);
     assert_eq!(connection.read_all(TOPIC, 0, 0).len(), 120);
+}
+
+/// Transaction indexes of every partition: damaged, cut by an entry, gone. Each is named, and made again to the byte as the broker had written it.
+fn transaction_indexes_are_made_again() {
+    let mut broker = Broker::start(BrokerOptions::default());
+    transactions::some(&mut broker, 80);
+    let topic = |index: i32| broker.data().join(format!("{}-{index}", transactions::teller::TOPIC));
+    let indexes: Vec<PathBuf> = (0..transactions::teller::PARTITIONS).flat_map(|index| of_kind(&topic(index), "txnindex")).collect();
+    let written: Vec<Vec<u8>> = indexes.iter().map(|path| fs::read(path).expect("an index")).collect();
+    assert!(
+        written.len() >= 2 && written.iter().all(|bytes| bytes.len() >= 3 * 34),
+        "aborted transactions in every partition: {indexes:?}"
+    );
+    for (case, path) in indexes.iter().enumerate() {
+        match case % 3 {
+            0 => overwrite(path, |bytes| bytes[35] ^= 1),
+            1 => overwrite(path, |bytes| bytes.truncate(bytes.len() - 34)),
+            _ => fs::remove_file(path).expect("an index"),
+        }
+    }
+    let repaired = log_command(&["verify", "--repair"], broker.data());
+    assert_eq!(unnamed(&repaired, &indexes.iter().collect::<Vec<_>>()), [""; 0], "{}", text(&repaired.stdout));
+    assert!(repaired.status.success(), "{}{}", text(&repaired.stdout), text(&repaired.stderr));
+    for (path, bytes) in indexes.iter().zip(&written) {
+        assert!(fs::read(path).expect("an index") == *bytes, "{} is as it was", path.display());
+    }
+    let again = log_command(&["verify", "--repair"], broker.data());
+    assert!(again.status.success() && text(&again.stdout).contains(": 0 damaged places, 0 files made again"), "{}", text(&again.stdout));
+    broker.restart();
 }
 
 /// What a killed broker had acknowledged and not placed stands in its journals, batch by batch.

@@ -59,6 +59,17 @@ fn killed_in_the_middle_of_transactions() {
     }
 }
 
+/// Has tellers make some transactions, committed and aborted, and stops the broker cleanly.
+pub fn some(broker: &mut Broker, enough: u64) {
+    let mut connection = Connection::to(broker);
+    connection.create_topic_with(TOPIC, PARTITIONS, &[("segment.bytes", "1048576")]);
+    connection.wait_for_coordinator(GROUP);
+    let mut tellers: Vec<Teller> = (0..4).map(Teller::new).collect();
+    transfer_until(broker, &mut tellers, enough, 9, |broker| {
+        broker.terminate(Duration::from_secs(60));
+    });
+}
+
 /// Lets the tellers work until they have made so many transfers, and then ends the broker under them.
 fn transfer_until(broker: &mut Broker, tellers: &mut [Teller], enough: u64, seed: u64, end: impl FnOnce(&mut Broker)) {
     let progress = Arc::new(Progress::default());
