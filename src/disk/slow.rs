@@ -23,9 +23,19 @@ thread_local! {
 
 /// Waits for an operation on a file, and notes it if it is slow.
 pub async fn timed<T>(file: &File, what: &'static str, operation: impl Future<Output = T>) -> T {
+    timed_at(file.path(), what, operation).await
+}
+
+/// The same of work on several files of a partition's directory.
+pub async fn timed_in<T>(partition_directory: &Path, what: &'static str, operation: impl Future<Output = T>) -> T {
+    // Any file in it will do.
+    timed_at(&partition_directory.join("files"), what, operation).await
+}
+
+async fn timed_at<T>(path: &Path, what: &'static str, operation: impl Future<Output = T>) -> T {
     let begun = Instant::now();
     let output = operation.await;
-    note(file.path(), what, begun.elapsed());
+    note(path, what, begun.elapsed());
     output
 }
 
@@ -116,5 +126,7 @@ mod tests {
     fn the_directory_of_a_partition_is_not_the_disk() {
         assert_eq!(data_directory_of(Path::new("/data/orders-0/00000000000000000000.log")), Path::new("/data"));
         assert_eq!(data_directory_of(Path::new("/data/corelane-journal-0")), Path::new("/data"));
+        let future = Path::new("/data/orders-0.0123456789abcdef0123456789abcdef-future/files");
+        assert_eq!(data_directory_of(future), Path::new("/data"), "nor is that of one on its way");
     }
 }

@@ -28,6 +28,7 @@ use crate::disk::graveyard::Grave;
 use crate::disk::journal::group::{BLOCK_BYTES, round_down_to_block, round_up_to_block};
 use crate::disk::journal::{EntryHeader, JournalError};
 use crate::disk::recovery::FutureDirectory;
+use crate::disk::slow;
 use crate::log::SegmentBook;
 use crate::log::file_names::{LEADER_EPOCH_CHECKPOINT, LogFileKind, future_directory};
 use crate::rt;
@@ -510,19 +511,21 @@ impl Partition {
         while position < size {
             self.check_wanted(moving)?;
             let expected = slice_bytes.min(size - position) as usize;
-            let mut bytes = source.read_at(round_up_to_block(expected as u64) as usize, position).await?;
+            let reading = source.read_at(round_up_to_block(expected as u64) as usize, position);
+            let mut bytes = slow::timed(&source, "read of a replica that moves", reading).await?;
             if bytes.len() < expected {
                 let cause = FileErrorCause::Short { expected, actual: bytes.len() };
                 return Err(FileError { operation: Operation::Read, path: source.path().into(), position: Some(position), cause }.into());
             }
             bytes.pad_to(BLOCK_BYTES);
-            target.write_growing_at(bytes.freeze(), position, Durability::None).await?;
+            let writing = target.write_growing_at(bytes.freeze(), position, Durability::None);
+            slow::timed(&target, "write of a replica that moves", writing).await?;
             position += expected as u64;
             moving.note(book.base_offset, |copied| copied.size_bytes = position as u32);
             pace.spend(expected, || self.check_wanted(moving).is_ok()).await;
         }
         target.set_len(size).await?;
-        target.sync_all().await?;
+        slow::timed(&target, "flush of a replica that moves", target.sync_all()).await?;
         keep_modification_time(source, target).await;
         Ok(())
     }
@@ -538,7 +541,8 @@ impl Partition {
     async fn copy_small_files(&self, moving: &Move, names: Vec<String>) -> Result<()> {
         let (from, to) = (self.directory(), moving.to.path.clone());
         let from = from.to_path_buf();
-        Ok(rt::blocking(move || names.iter().try_for_each(|name| copy_file_blocking(&from.join(name), &to.join(name)))).await?)
+        let copying = rt::blocking(move || names.iter().try_for_each(|name| copy_file_blocking(&from.join(name), &to.join(name))));
+        Ok(slow::timed_in(&moving.to.path, "copy of the indexes of a replica that moves", copying).await?)
     }
 
     /// The last step, with placement and upkeep held.
