@@ -55,12 +55,21 @@ pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 pub struct Surroundings {
     /// Whole batches of the metadata log from the one that holds the offset on, some at a time; empty at the end.
     pub read: Box<dyn Fn(i64) -> LocalFuture<Result<Bytes, String>>>,
-    /// Appends batches in this order, as leader of this epoch; resolves when all are durable. An error means that the log takes no more writes.
-    pub append: Box<dyn Fn(Append) -> LocalFuture<Result<(), String>>>,
+    /// Appends batches in this order, as leader of this epoch; resolves when all are durable.
+    pub append: Box<dyn Fn(Append) -> LocalFuture<Result<(), AppendFailure>>>,
     /// Resolves when every shard answers by the picture, its partitions made or let go.
     pub publish: Box<dyn Fn(Arc<Image>) -> LocalFuture<()>>,
-    /// Whether the log's disk has room for new partitions; for what makes room or says where it may be made there always is some.
+    /// Whether the disks have room for new partitions; for what makes room or says where it may be made there always is some.
     pub has_room: Box<dyn Fn() -> bool>,
+}
+
+/// Why batches are not in the metadata log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AppendFailure {
+    /// There was no room for too long. Nothing of them was appended.
+    NoRoom,
+    /// The log takes no more writes, for this reason.
+    Failed(String),
 }
 
 /// Batches for the end of the metadata log; their base offsets and epochs are set.
@@ -169,7 +178,7 @@ impl Controller {
         note_epoch(&files, QuorumState::leading_alone(node_id, epoch, replayed.facts.kraft_version)).await?;
         let (facts, snapshot_offset) = (replayed.facts.clone(), start.snapshot.map_or(0, |(id, _)| id.end_offset));
         let draft = first_draft(replayed, &start.bootstrap, registration, &config, epoch);
-        (surroundings.append)(draft.append()).await.map_err(StartRefused::Storage)?;
+        (surroundings.append)(draft.append()).await.map_err(|failure| StartRefused::Storage(failure.to_string()))?;
 
         let now_ms = rt::wall_clock_ms();
         let state = State {
@@ -283,7 +292,7 @@ impl Controller {
             let _gone = done.send(committed.map(|()| broker_epoch));
             return true;
         }
-        if committed.is_err() {
+        if self.state.borrow().closed.is_some() {
             return true;
         }
         self.snapshot_if_due();
@@ -326,16 +335,20 @@ impl Controller {
         }
     }
 
-    /// Makes a draft durable, then everybody's. After a failure nothing is taken any more: what the disk holds is known only after a restart.
+    /// Makes a draft durable, then everybody's. Without room for it, it is as if it had never been. After a failure nothing is taken any more: what the disk holds is known only after a restart.
     async fn commit(&self, draft: Draft, publish: bool) -> Result<(), Refusal> {
         if draft.batches.is_empty() {
             return Ok(());
         }
-        if let Err(error) = (self.surroundings.append)(draft.append()).await {
-            tracing::error!(%error, "the metadata log has failed: topics and settings cannot be changed until a restart");
-            let refusal = Refusal::new(ErrorCode::KafkaStorageError, format!("The metadata log has failed: {error}"));
-            self.close(refusal.clone());
-            return Err(refusal);
+        match (self.surroundings.append)(draft.append()).await {
+            Ok(()) => {}
+            Err(failure @ AppendFailure::NoRoom) => return Err(Refusal::new(ErrorCode::KafkaStorageError, failure.to_string())),
+            Err(AppendFailure::Failed(error)) => {
+                tracing::error!(%error, "the metadata log has failed: topics and settings cannot be changed until a restart");
+                let refusal = Refusal::new(ErrorCode::KafkaStorageError, format!("The metadata log has failed: {error}"));
+                self.close(refusal.clone());
+                return Err(refusal);
+            }
         }
         let image = Arc::new(draft.image);
         {
@@ -507,6 +520,15 @@ impl Draft {
 
     fn append(&self) -> Append {
         Append { base_offset: self.base_offset, epoch: self.epoch, batches: self.batches.clone() }
+    }
+}
+
+impl std::fmt::Display for AppendFailure {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            AppendFailure::NoRoom => formatter.write_str("There is no room for more in the journal at present."),
+            AppendFailure::Failed(error) => formatter.write_str(error),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::controller::{Append, Controller, ControllerReply, ControllerRequest, Surroundings};
+use super::controller::{Append, AppendFailure, Controller, ControllerReply, ControllerRequest, Surroundings};
 use super::metadata_files::{METADATA_DIRECTORY, MetadataFiles, StartRefused, inspect_blocking};
 use crate::cluster::Image;
 use crate::cluster::decide::start::Registration;
@@ -36,6 +36,7 @@ struct World {
     appends: Rc<RefCell<Vec<usize>>>,
     published: Rc<RefCell<Vec<Arc<Image>>>>,
     is_broken: Rc<Cell<bool>>,
+    has_no_room: Rc<Cell<bool>>,
     is_full: Rc<Cell<bool>>,
 }
 
@@ -67,10 +68,13 @@ impl World {
         Bytes::from(batches.take(3).cloned().collect::<Vec<_>>().concat())
     }
 
-    async fn append(&self, append: Append) -> Result<(), String> {
+    async fn append(&self, append: Append) -> Result<(), AppendFailure> {
         rt::sleep(Duration::from_millis(1)).await;
         if self.is_broken.get() {
-            return Err("no more writes".into());
+            return Err(AppendFailure::Failed("no more writes".into()));
+        }
+        if self.has_no_room.get() {
+            return Err(AppendFailure::NoRoom);
         }
         let mut next_offset = append.base_offset;
         for batch in &append.batches {
@@ -199,6 +203,26 @@ fn after_a_failure_nothing_is_taken() {
         }
         assert!(world.newest().topic("t").is_none());
         assert!(controller.stop().await.is_err());
+    });
+}
+
+/// Without room in the journal a request is refused, nothing of it is seen, and the next one finds everything as it was.
+#[test]
+fn what_finds_no_room_is_refused_and_may_be_asked_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_owned();
+    rt::run(move || async move {
+        let world = World::default();
+        let controller = world.start(&path).await;
+        world.has_no_room.set(true);
+        for _ in 0..2 {
+            let refused = created(controller.handle(create("t")).await);
+            assert_eq!(refused.topics[0].error_code, ErrorCode::KafkaStorageError.code());
+        }
+        world.has_no_room.set(false);
+        assert_eq!(created(controller.handle(create("t")).await).topics[0].error_code, 0);
+        assert!(world.newest().topic("t").is_some());
+        assert!(controller.stop().await.is_ok());
     });
 }
 

@@ -22,7 +22,7 @@ use super::upkeep::UpkeepQueue;
 use crate::cluster::TopicIdPartition;
 use crate::config::TopicSettings;
 use crate::disk::checkpoint::{PartitionHome, PlacedEnd};
-use crate::disk::directories::{self, DirectoryError};
+use crate::disk::directories::{self, DataDirectory, DirectoryError};
 use crate::disk::graveyard::{Grave, Graveyard};
 use crate::disk::journal::{EntryHeader, GroupSequence, Journal, JournalError, Room};
 use crate::disk::placement::Placement;
@@ -351,6 +351,16 @@ impl Partitions {
 
     pub(super) fn move_bytes_per_second(&self) -> f64 {
         self.move_bytes_per_second.get()
+    }
+
+    /// From now on it is known whether there is room in that data directory, also while no partition lies there.
+    pub fn look_after(&self, directory: &DataDirectory) {
+        self.disk_of(directory.id, &directory.path.join("any"));
+    }
+
+    /// Whether what lies in that data directory takes records: there is room, and it works.
+    pub fn takes_records_in(&self, directory: &DataDirectory) -> bool {
+        self.disk_of(directory.id, &directory.path.join("any")).takes_records()
     }
 
     /// The state of a data directory; `directory` lies in it.

@@ -2,18 +2,23 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::Shard;
 use crate::cluster::{METADATA_PARTITION, METADATA_TOPIC};
 use crate::config::{CleanupPolicy, TopicSettings};
-use crate::drive::controller::{Append, Surroundings};
-use crate::log::{Origin, ValidatedBatch};
+use crate::drive::controller::{Append, AppendFailure, Surroundings};
+use crate::log::{AppendError, Origin, ValidatedBatch};
 use crate::partition::{NewPartition, Partition};
+use crate::rt;
 
 /// Bytes of the log that the controller reads at a time when it starts.
 const READ_BYTES: usize = 1 << 20;
+
+/// How long a change of the metadata waits for room in the journal, which is kept for such changes: on a disk that stays full even that may be used up.
+const ROOM_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Shard {
     /// The metadata log as recovery left it, or a new one.
@@ -37,7 +42,7 @@ impl Shard {
 
     /// What the controller needs of this shard and the others.
     pub fn surroundings(self: &Rc<Shard>, log: Rc<Partition>) -> Surroundings {
-        let (reading, appending, shard) = (Rc::clone(&log), Rc::clone(&log), Rc::downgrade(self));
+        let (reading, appending, shard, making) = (Rc::clone(&log), Rc::clone(&log), Rc::downgrade(self), Rc::downgrade(self));
         Surroundings {
             read: Box::new(move |offset| {
                 let log = Rc::clone(&reading);
@@ -55,7 +60,11 @@ impl Shard {
                     }
                 })
             }),
-            has_room: Box::new(move || log.has_disk_room()),
+            has_room: Box::new(move || {
+                let takes_partitions =
+                    |shard: Rc<Shard>| shard.directories.iter().any(|directory| shard.partitions.takes_records_in(directory));
+                log.has_disk_room() && making.upgrade().is_some_and(takes_partitions)
+            }),
         }
     }
 }
@@ -80,18 +89,26 @@ async fn read(log: &Partition, offset: i64) -> Result<Bytes, String> {
     log.read(offset, READ_BYTES).await.map_err(|refusal| format!("{refusal:?}"))
 }
 
-async fn append(log: &Partition, wanted: Append) -> Result<(), String> {
+async fn append(log: &Partition, wanted: Append) -> Result<(), AppendFailure> {
+    let failed = |error: AppendError| AppendFailure::Failed(error.to_string());
     log.become_leader(wanted.epoch);
     let mut next_offset = wanted.base_offset;
     let mut last = None;
     for batch in wanted.batches {
-        let appending = log.append(&ValidatedBatch::internal(batch), Origin::INTERNAL).await.map_err(|error| error.to_string())?;
+        let batch = ValidatedBatch::internal(batch);
+        let appending = log.append(&batch, Origin::INTERNAL);
+        // Behind the first batch the others follow, however long it takes.
+        let appending = match last {
+            None => rt::timeout(ROOM_PATIENCE, appending).await.map_err(|rt::Elapsed| AppendFailure::NoRoom)?,
+            Some(_) => appending.await,
+        };
+        let appending = appending.map_err(failed)?;
         assert_eq!(appending.base_offset, next_offset, "the controller alone writes the metadata log");
         next_offset = appending.last_offset + 1;
         last = Some(appending.sequence);
     }
     match last {
-        Some(sequence) => log.wait_durable(sequence).await.map_err(|error| error.to_string()),
+        Some(sequence) => log.wait_durable(sequence).await.map_err(failed),
         None => Ok(()),
     }
 }

@@ -112,6 +112,7 @@ impl Shard {
     /// Puts the parts together and opens the door to the other shards.
     pub fn new(parts: Parts) -> Rc<Shard> {
         let request_memory_bytes = request_memory_bytes(&parts.config, parts.shards);
+        parts.directories.iter().for_each(|directory| parts.partitions.look_after(directory));
         let shard = Rc::new(Shard {
             id: parts.id,
             shards: parts.shards,

@@ -82,8 +82,8 @@ impl Shard {
         NewPartition { id, topic: Arc::clone(&topic.name), data_directory: directory.path.clone(), directory_id: directory.id }
     }
 
-    /// Where the metadata leaves the choice to the broker: the directory with the fewest partitions of this shard. Of equal ones each partition of a topic begins with another, as
-    /// several are made at once.
+    /// Where the metadata leaves the choice to the broker: the directory with the fewest partitions of this shard, of those that take records where there are such. Of equal ones each
+    /// partition of a topic begins with another, as several are made at once.
     fn emptiest_directory(&self, id: &TopicIdPartition) -> &DataDirectory {
         if let [only] = &self.directories[..] {
             return only;
@@ -95,7 +95,8 @@ impl Shard {
             }
         }
         let first = id.partition as usize % counts.len();
-        let chosen = (0..counts.len()).map(|step| (first + step) % counts.len()).min_by_key(|index| counts[*index]);
+        let refuses = |index: usize| !self.partitions.takes_records_in(&self.directories[index]);
+        let chosen = (0..counts.len()).map(|step| (first + step) % counts.len()).min_by_key(|index| (refuses(*index), counts[*index]));
         &self.directories[chosen.expect("a broker has a data directory")]
     }
 

@@ -3,15 +3,17 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corelane_wire::messages::create_topics_request::CreatableTopic;
 use corelane_wire::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use corelane_wire::messages::delete_topics_request::DeleteTopicState;
 use corelane_wire::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use corelane_wire::messages::{CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, OffsetCommitRequest};
+use corelane_wire::messages::{
+    CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, FindCoordinatorRequest, InitProducerIdRequest, OffsetCommitRequest,
+};
 use corelane_wire::{ErrorCode, Str};
-use harness::batch::{Batch, record};
+use harness::batch::{Batch, Record, record};
 use harness::broker::{Broker, BrokerOptions};
 use harness::own_broker_cases;
 use harness::places;
@@ -24,6 +26,9 @@ const CASES: &[OwnBrokerCase] = own_broker_cases![
     producing_is_refused_until_there_is_room,
     a_broker_that_was_killed_on_a_full_disk_starts_there_again,
     placement_that_finds_no_room_goes_on_when_there_is_some,
+    a_disk_that_stays_full_does_not_fill_the_journal,
+    a_full_directory_holds_back_nothing_of_the_others,
+    a_failed_directory_stops_its_own_partitions_alone,
     topics_are_answered_for_when_disk_and_journal_are_full,
 ];
 
@@ -34,11 +39,14 @@ const DISK_BYTES: u64 = 160 << 20;
 /// Metadata of a committed position, in bytes: the most that the protocol's strings take, nearly.
 const COMMENT_BYTES: usize = 32_000;
 
-/// A commit that is not answered for so long waits for room.
-const SILENCE: Duration = Duration::from_secs(5);
-
-/// More than any answer takes that does not wait for room.
+/// More than any answer takes, whether there is room or not.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// Partitions whose half-filled blocks, kept once more at each try, would use up the journal's reserve in two seconds.
+const MANY_PARTITIONS: i32 = 64;
+
+/// Batches of 900 kB that go round the ring several times.
+const LAPS: usize = 70;
 
 /// The cases, ignored where a filesystem cannot be mounted.
 pub fn trials() -> Vec<Trial> {
@@ -65,8 +73,7 @@ fn producing_is_refused_until_there_is_room() {
     assert_eq!(outcome(&mut connection, TOPIC), ErrorCode::KafkaStorageError);
 
     delete(&mut connection, "large");
-    wait::until("producing to go on", Duration::from_secs(60), || outcome(&mut connection, TOPIC).is_none().then_some(()));
-    assert!(!broker.log().contains("until a restart"), "{}", broker.log());
+    goes_on(&broker, &mut connection, TOPIC, 0);
 }
 
 /// Otherwise nothing could ever be let go of. Everything that was acknowledged is there, and when a topic goes producing goes on.
@@ -119,16 +126,12 @@ fn placement_that_finds_no_room_goes_on_when_there_is_some() {
     });
     wait::until("placement to find no room", wait::PATIENCE, || broker.log().contains("finds no room in its place").then_some(()));
     assert_eq!(connection.read_all(TOPIC, 0, 0).len(), taken);
-    let partition = DeleteRecordsPartition { partition_index: 0, offset: 1, ..Default::default() };
-    let topic = DeleteRecordsTopic { name: Str::from("other"), partitions: vec![partition], ..Default::default() };
-    let deleted = connection.call(2, &DeleteRecordsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() });
-    assert_eq!(code(deleted.topics[0].partitions[0].error_code), ErrorCode::None);
+    delete_first_records(&mut connection, "other", 1);
 
     std::fs::remove_file(filler).expect("the filler can be removed");
-    wait::until("producing to go on", Duration::from_secs(60), || outcome(&mut connection, TOPIC).is_none().then_some(()));
+    goes_on(&broker, &mut connection, TOPIC, 0);
     taken += 1;
     assert_eq!(connection.read_all(TOPIC, 0, 0).len(), taken);
-    assert!(!broker.log().contains("until a restart"), "{}", broker.log());
     assert!(broker.terminate(Duration::from_secs(60)).success(), "everything has found its place");
     broker.restart();
     let mut connection = Connection::to(&broker);
@@ -136,8 +139,137 @@ fn placement_that_finds_no_room_goes_on_when_there_is_some() {
     assert_eq!(connection.read_all(TOPIC, 0, 0).len(), taken);
 }
 
-/// Committed positions, which may have what is left, fill the journal on a full disk. Who asks for a topic then is refused and does not wait, nor does who deletes one behind him; and
-/// when that has made room, everything goes on.
+/// Every partition's placement meets the full disk again and again. The journal's reserve stays what it is: records can still be deleted after a while, and with room everything is
+/// placed.
+fn a_disk_that_stays_full_does_not_fill_the_journal() {
+    let disk = Disk::mount().expect("it could be mounted before");
+    let mut broker = start(&disk);
+    let mut connection = Connection::to(&broker);
+    connection.create_topic(TOPIC, MANY_PARTITIONS);
+    let small = || vec![record("k", vec![b'v'; 3_000])];
+    for partition in 0..MANY_PARTITIONS {
+        connection.append(TOPIC, partition, small());
+    }
+    let segment = |partition: i32| disk.path.join(format!("data/{TOPIC}-{partition}/00000000000000000000.log"));
+    let is_placed = |partition| std::fs::metadata(segment(partition)).is_ok_and(|file| file.len() >= 3_000);
+    wait::until("the first records to be in their places", Duration::from_secs(60), || (0..MANY_PARTITIONS).all(is_placed).then_some(()));
+    // The next ones begin in a block that is there, and end in one that is not.
+    for partition in 0..MANY_PARTITIONS {
+        connection.append(TOPIC, partition, small());
+    }
+    let filler = disk.take_all();
+    wait::until("placement to find no room", wait::PATIENCE, || broker.log().contains("finds no room in its place").then_some(()));
+    // Long enough for dozens of its tries; eight of them would have used up the reserve.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(8) {
+        assert_eq!(outcome(&mut connection, TOPIC), ErrorCode::KafkaStorageError);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    connection.stream().set_read_timeout(Some(ANSWER_LIMIT)).expect("above zero");
+    delete_first_records(&mut connection, TOPIC, MANY_PARTITIONS);
+
+    std::fs::remove_file(filler).expect("the filler can be removed");
+    goes_on(&broker, &mut connection, TOPIC, 0);
+    assert!(broker.terminate(Duration::from_secs(60)).success(), "everything has found its place");
+    broker.restart();
+    let mut connection = Connection::to(&broker);
+    connection.wait_for_leaders(TOPIC, MANY_PARTITIONS);
+    for partition in 1..MANY_PARTITIONS {
+        assert_eq!(connection.read_all(TOPIC, partition, 1).len(), 1, "partition {partition}");
+    }
+}
+
+/// One of two directories is full while records wait for it. The other's partitions fill the ring several times over and new ones are made there, as if it were alone; what waits finds its
+/// place when there is room.
+fn a_full_directory_holds_back_nothing_of_the_others() {
+    let disk = Disk::mount().expect("it could be mounted before");
+    let mut broker = start_beside(&disk);
+    let mut connection = Connection::to(&broker);
+    let Spread { on_disk, beside } = spread(&mut connection, &disk);
+    for _ in 0..3 {
+        connection.append(TOPIC, on_disk, large_record());
+    }
+    let mut taken = 3;
+    let filler = disk.take_all();
+    for _ in 0..LAPS {
+        connection.append(TOPIC, beside, large_record());
+    }
+    assert!(broker.log().contains("finds no room in its place"), "{}", broker.log());
+    wait::until("producing to the full directory to be refused", wait::PATIENCE, || {
+        let outcome = outcome_in(&mut connection, TOPIC, on_disk, 10);
+        taken += usize::from(outcome.is_none());
+        (outcome == ErrorCode::KafkaStorageError).then_some(())
+    });
+    connection.create_topic("elsewhere", 4);
+    for partition in 0..4 {
+        assert!(!disk.path.join(format!("elsewhere-{partition}")).exists(), "a new partition on the full disk");
+        connection.append("elsewhere", partition, vec![record("k", "v")]);
+    }
+    assert_eq!(connection.read_all(TOPIC, on_disk, 0).len(), taken, "reads go on");
+
+    std::fs::remove_file(filler).expect("the filler can be removed");
+    goes_on(&broker, &mut connection, TOPIC, on_disk);
+    taken += 1;
+    assert!(broker.terminate(Duration::from_secs(60)).success(), "everything has found its place");
+    broker.restart();
+    check_both(&broker, (on_disk, taken), (beside, LAPS));
+}
+
+/// The filesystem of one of two directories takes no more writes while records wait for it: the same for the others, and after a restart on the mended one everything is there.
+fn a_failed_directory_stops_its_own_partitions_alone() {
+    let disk = Disk::mount().expect("it could be mounted before");
+    let mut broker = start_beside(&disk);
+    let mut connection = Connection::to(&broker);
+    let Spread { on_disk, beside } = spread(&mut connection, &disk);
+    for _ in 0..3 {
+        connection.append(TOPIC, on_disk, large_record());
+    }
+    disk.fail();
+    for _ in 0..LAPS {
+        connection.append(TOPIC, beside, large_record());
+    }
+    assert_eq!(outcome_in(&mut connection, TOPIC, on_disk, 10), ErrorCode::KafkaStorageError);
+    assert_eq!(connection.read_all(TOPIC, on_disk, 0).len(), 3, "what is durable is served from memory");
+    connection.create_topic("elsewhere", 4);
+    for partition in 0..4 {
+        connection.append("elsewhere", partition, vec![record("k", "v")]);
+    }
+    assert!(!broker.terminate(Duration::from_secs(60)).success(), "something has not found its place");
+
+    disk.mend();
+    broker.restart();
+    check_both(&broker, (on_disk, 3), (beside, LAPS));
+    let mut connection = Connection::to(&broker);
+    connection.append(TOPIC, on_disk, large_record());
+    assert!(broker.terminate(Duration::from_secs(60)).success());
+}
+
+/// Partitions of the topic with two, one in each directory.
+struct Spread {
+    on_disk: i32,
+    beside: i32,
+}
+
+fn spread(connection: &mut Connection, disk: &Disk) -> Spread {
+    // The metadata log is in the first directory: now there is one in each.
+    connection.create_topic("first", 1);
+    connection.create_topic(TOPIC, 2);
+    let is_on_disk = |partition: &i32| disk.path.join(format!("{TOPIC}-{partition}")).exists();
+    let on_disk = (0..2).find(is_on_disk).expect("new partitions are spread over the directories");
+    assert!(!is_on_disk(&(1 - on_disk)), "one of them each");
+    Spread { on_disk, beside: 1 - on_disk }
+}
+
+fn check_both(broker: &Broker, left: (i32, usize), right: (i32, usize)) {
+    let mut connection = Connection::to(broker);
+    connection.wait_for_leaders(TOPIC, 2);
+    for (partition, records) in [left, right] {
+        assert_eq!(connection.read_all(TOPIC, partition, 0).len(), records, "partition {partition}");
+    }
+}
+
+/// Committed positions, which may have what is left, fill the journal on a full disk. From then on coordinators answer that they are not available, which clients ask again; who asks for a topic is
+/// refused and does not wait, nor does who deletes one behind him; and when that has made room, everything goes on.
 fn topics_are_answered_for_when_disk_and_journal_are_full() {
     let disk = Disk::mount().expect("it could be mounted before");
     let broker = start(&disk);
@@ -145,6 +277,7 @@ fn topics_are_answered_for_when_disk_and_journal_are_full() {
     connection.create_topic(TOPIC, 16);
     connection.create_topic_with("large", 1, &[("file.delete.delay.ms", "100"), ("segment.bytes", "4194304")]);
     connection.wait_for_coordinator(GROUP);
+    wait::until("a transaction coordinator", wait::PATIENCE, || initialised(&mut connection).is_none().then_some(()));
     for _ in 0..80 {
         connection.append("large", 0, vec![record("k", vec![b'v'; 900_000])]);
     }
@@ -153,20 +286,39 @@ fn topics_are_answered_for_when_disk_and_journal_are_full() {
     assert!(taken > 3, "{taken} commits were taken");
 
     connection.stream().set_read_timeout(Some(ANSWER_LIMIT)).expect("above zero");
+    // What is too little for a commit is enough for many of these.
+    wait::until("the last of the room to be taken", Duration::from_secs(60), || {
+        let outcome = initialised(&mut connection);
+        assert!(matches!(outcome, ErrorCode::None | ErrorCode::CoordinatorNotAvailable), "{}", outcome.name());
+        (!outcome.is_none()).then_some(())
+    });
     assert_eq!(creation(&mut connection, "refused"), ErrorCode::KafkaStorageError);
     assert_eq!(outcome(&mut connection, TOPIC), ErrorCode::KafkaStorageError);
     delete(&mut connection, "large");
     wait::until("topics to be made again", Duration::from_secs(60), || creation(&mut connection, "made").is_none().then_some(()));
     connection.wait_for_leaders("made", 1);
     std::fs::remove_file(filler).expect("the filler can be removed");
-    wait::until("producing to go on", Duration::from_secs(60), || outcome(&mut connection, "made").is_none().then_some(()));
-    assert!(!broker.log().contains("until a restart"), "{}", broker.log());
+    goes_on(&broker, &mut connection, "made", 0);
+    assert_eq!(commit(&mut connection), ErrorCode::None);
+    assert_eq!(initialised(&mut connection), ErrorCode::None);
 }
 
 /// Commits long metadata until it is not taken any more; how often it was.
 fn commit_until_full(broker: &Broker) -> usize {
     let mut connection = Connection::to(broker);
-    connection.stream().set_read_timeout(Some(SILENCE)).expect("above zero");
+    connection.stream().set_read_timeout(Some(ANSWER_LIMIT)).expect("above zero");
+    // More than the journal holds, several times.
+    for taken in 0..400 {
+        match commit(&mut connection) {
+            ErrorCode::None => {}
+            ErrorCode::CoordinatorNotAvailable => return taken,
+            other => panic!("{}", other.name()),
+        }
+    }
+    panic!("the journal does not become full");
+}
+
+fn commit(connection: &mut Connection) -> ErrorCode {
     let partition = |partition_index| OffsetCommitRequestPartition {
         partition_index,
         committed_offset: 0,
@@ -175,14 +327,21 @@ fn commit_until_full(broker: &Broker) -> usize {
     };
     let topic = OffsetCommitRequestTopic { name: Str::from(TOPIC), partitions: (0..16).map(partition).collect(), ..Default::default() };
     let request = OffsetCommitRequest { group_id: Str::from(GROUP), topics: vec![topic], ..Default::default() };
-    // More than the journal holds, several times.
-    for taken in 0..400 {
-        match connection.try_call(7, &request) {
-            Ok(answer) if answer.topics[0].partitions[0].error_code == 0 => {}
-            Ok(_) | Err(_) => return taken,
-        }
-    }
-    panic!("the journal does not become full");
+    code(connection.call(7, &request).topics[0].partitions[0].error_code)
+}
+
+/// Asks for the producer id of a transactional id, a new epoch of which the coordinator has to note down.
+fn initialised(connection: &mut Connection) -> ErrorCode {
+    let id = Str::from("full-transactions");
+    connection.call(2, &FindCoordinatorRequest { key: id.clone(), key_type: 1, ..Default::default() });
+    let request = InitProducerIdRequest {
+        transactional_id: Some(id),
+        transaction_timeout_ms: 60_000,
+        producer_id: -1,
+        producer_epoch: -1,
+        ..Default::default()
+    };
+    code(connection.call(4, &request).error_code)
 }
 
 fn creation(connection: &mut Connection, name: &str) -> ErrorCode {
@@ -202,6 +361,31 @@ fn start(disk: &Disk) -> Broker {
     Broker::start_on(options.set("offset.metadata.max.bytes", COMMENT_BYTES), &disk.path.join("data"))
 }
 
+/// As `start`, with the disk as the second of two data directories; the journal is in the first.
+fn start_beside(disk: &Disk) -> Broker {
+    let options = BrokerOptions { more_directories: 1, ..BrokerOptions::default() };
+    Broker::start_on(options.set("journal.bytes", 16 << 20).set("shards", 1), &disk.beside())
+}
+
+/// There is room again: producing goes on, and nothing asks for a restart.
+fn goes_on(broker: &Broker, connection: &mut Connection, topic: &str, partition: i32) {
+    let is_taken = || outcome_in(connection, topic, partition, 10).is_none().then_some(());
+    wait::until("producing to go on", Duration::from_secs(60), is_taken);
+    assert!(!broker.log().contains("until a restart"), "{}", broker.log());
+}
+
+/// Deletes the first record of each partition.
+fn delete_first_records(connection: &mut Connection, topic: &str, partitions: i32) {
+    let partition = |partition_index| DeleteRecordsPartition { partition_index, offset: 1, ..Default::default() };
+    let topic = DeleteRecordsTopic { name: Str::from(topic), partitions: (0..partitions).map(partition).collect(), ..Default::default() };
+    let deleted = connection.call(2, &DeleteRecordsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() });
+    assert!(deleted.topics[0].partitions.iter().all(|partition| partition.error_code == 0), "{deleted:?}");
+}
+
+fn large_record() -> Vec<Record> {
+    vec![record("k", vec![b'v'; 900_000])]
+}
+
 /// Produces until it is refused; the number of batches that were taken.
 fn fill(connection: &mut Connection, topic: &str) -> usize {
     for taken in 0.. {
@@ -219,15 +403,19 @@ fn outcome(connection: &mut Connection, topic: &str) -> ErrorCode {
 }
 
 fn outcome_of(connection: &mut Connection, topic: &str, value_bytes: usize) -> ErrorCode {
+    outcome_in(connection, topic, 0, value_bytes)
+}
+
+fn outcome_in(connection: &mut Connection, topic: &str, partition: i32, value_bytes: usize) -> ErrorCode {
     let records = Batch::of(vec![record("k", vec![b'v'; value_bytes])]).encode();
-    code(connection.call(9, &produce_request(topic, 0, -1, records)).responses[0].partition_responses[0].error_code)
+    code(connection.call(9, &produce_request(topic, partition, -1, records)).responses[0].partition_responses[0].error_code)
 }
 
 /// A small ext4 on a loop device.
 struct Disk {
     path: PathBuf,
     /// Goes after the filesystem in it.
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Disk {
@@ -237,12 +425,31 @@ impl Disk {
             return Err("mounting a filesystem is for root".to_string());
         }
         let folder = tempfile::tempdir_in(places::scratch()).expect("a folder");
-        let (image, path) = (folder.path().join("image"), folder.path().join("mounted"));
+        let (image, path) = (folder.path().join("image"), folder.path().join("data-1"));
         File::create(&image).and_then(|file| file.set_len(DISK_BYTES)).expect("an image");
         std::fs::create_dir(&path).expect("a folder");
         run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image))?;
         run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&path))?;
-        Ok(Disk { path, _folder: folder })
+        Ok(Disk { path, folder })
+    }
+
+    /// A data directory on the machine's own filesystem, to which this disk is the second.
+    fn beside(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// From now on every write fails, as ext4 has it when it has lost its journal.
+    fn fail(&self) {
+        run(Command::new("mount").args(["-o", "remount,abort"]).arg(&self.path)).expect("the filesystem can be made to fail");
+    }
+
+    /// What was flushed is there again. Nobody uses the disk at present.
+    fn mend(&self) {
+        let image = self.folder.path().join("image");
+        run(Command::new("umount").arg(&self.path)).expect("nobody uses the disk");
+        // Says by its exit code that it has mended something.
+        let _has_mended = run(Command::new("e2fsck").args(["-f", "-y"]).arg(&image));
+        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&self.path)).expect("the disk can be mounted");
     }
 
     /// Leaves no block to others.

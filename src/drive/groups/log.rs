@@ -19,7 +19,8 @@ pub(in crate::drive) trait OffsetsLog {
     /// The largest batch that the topic takes.
     fn batch_bytes_max(&self) -> usize;
 
-    /// Runs `decide` once there is room for so many bytes, behind those who asked before. What it appends is not refused for want of room unless it is more.
+    /// Runs `decide` once there is room for so many bytes, behind those who asked before, or when there has been none for too long. Only then, or if it appends more, is what it appends
+    /// refused for want of room.
     async fn with_room<T>(&self, bytes: usize, decide: impl FnOnce() -> T) -> T;
 
     /// Appends a batch in this moment, behind everything appended before. Gives the offset of its first record; an error means that nothing of it was appended.

@@ -13,6 +13,9 @@ use crate::partition::{GroupSequence, Partition, TryAppendError};
 use crate::rt;
 use crate::wire::ErrorCode;
 
+/// How long a coordinator waits for room in the journal before it refuses, so that clients hear of it in time to ask again. On a full disk there may be none for long.
+const ROOM_PATIENCE: Duration = Duration::from_secs(10);
+
 pub(in crate::drive) struct PartitionLog {
     pub(in crate::drive) partition: Rc<Partition>,
     pub(in crate::drive) journal: Rc<Journal>,
@@ -35,17 +38,17 @@ impl OffsetsLog for PartitionLog {
         if bytes == 0 || self.journal.check_room(bytes).is_ok() {
             return decide();
         }
-        match self.journal.wait_for_room(bytes).await {
-            Ok(room) => room.enter(decide),
-            // Room for so much will never be: the append says why.
-            Err(_) => decide(),
+        match rt::timeout(self.commit_timeout.min(ROOM_PATIENCE), self.journal.wait_for_room(bytes)).await {
+            Ok(Ok(room)) => room.enter(decide),
+            // Room for so much will never be, or there has been none for too long: the append says so.
+            Ok(Err(_)) | Err(rt::Elapsed) => decide(),
         }
     }
 
     fn append(&self, batch: Bytes) -> Result<(i64, GroupSequence), ErrorCode> {
         match self.partition.try_append(&ValidatedBatch::internal(batch), Origin::INTERNAL) {
             Ok(appending) => Ok((appending.base_offset, appending.sequence)),
-            // More was to be written than room had been asked for. It clears itself, as a late replica does.
+            // More was to be written than room had been asked for, or there was none for too long. It clears itself, as a late replica does.
             Err(TryAppendError::Full) => Err(ErrorCode::RequestTimedOut),
             Err(TryAppendError::Refused(error)) => Err(error.error_code()),
         }
