@@ -11,11 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use corelane_wire::ErrorCode;
 use harness::batch::now_ms;
 use harness::broker::{Broker, BrokerOptions};
 use harness::places;
 use harness::random::Random;
-use harness::raw::Connection;
+use harness::raw::{Connection, code};
 use harness::wait;
 use rustix::process::Signal;
 
@@ -382,6 +383,8 @@ impl Life {
     fn start(&mut self, mounted: &Mounted) -> Result<bool, Failure> {
         self.broker.begin();
         let begun = Instant::now();
+        // Where a fault is planted, a start that does not end is looked for.
+        let patience = if self.manner.plant.is_some() { wait::PATIENCE / 3 } else { wait::PATIENCE };
         loop {
             if mounted.is_frozen() {
                 return Ok(false);
@@ -393,8 +396,8 @@ impl Life {
             if self.broker.is_ready_within(Duration::from_millis(200)) {
                 return Ok(true);
             }
-            if begun.elapsed() > wait::PATIENCE {
-                let words = format!("the broker is not ready after {:?}:\n{}", wait::PATIENCE, self.broker.end_of_log());
+            if begun.elapsed() > patience {
+                let words = format!("the broker is not ready after {patience:?}:\n{}", self.broker.end_of_log());
                 return Err(Failure::EndlessStart(words));
             }
             thread::sleep(Duration::from_millis(2));
@@ -428,6 +431,10 @@ impl Life {
     fn compare(&mut self) -> Result<(), Broken> {
         let mut connection = Connection::to(&self.broker);
         for (topic, _, partitions, _) in self.topics() {
+            let described = connection.metadata(12, &[topic]).topics.remove(0);
+            if code(described.error_code) == ErrorCode::UnknownTopicOrPartition {
+                return Err(format!("topic {topic} is not there any more"));
+            }
             connection.wait_for_leaders(topic, *partitions);
         }
         for history in &self.histories {
