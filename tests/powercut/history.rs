@@ -44,6 +44,7 @@ pub struct Sent {
 }
 
 /// One partition's past.
+#[derive(Clone)]
 pub struct History {
     pub topic: String,
     pub partition: i32,
@@ -359,5 +360,47 @@ pub mod cases {
         history.hear(&sent[0], 0).expect("as promised");
         assert!(history.may_begin());
         assert_eq!(history.acknowledged, history.next, "nothing counts twice");
+    }
+
+    /// Of a partition of a weaker class a cut may take the end that no start has found yet. A start without a new epoch, a hole, another record in its place and the end that was
+    /// found before are missed.
+    pub fn only_an_unflushed_end_may_go() {
+        let (mut history, end) = weak_history();
+        history.verify(&found(&history, 0..end, 1)).expect("everything is there");
+        let more = history.begin_batch();
+        history.hear(&more, end).expect("as promised");
+        for (what, wrong) in [
+            ("an epoch that was there before", found(&history, 0..end, 1)),
+            ("the end that a start has found", found(&history, 0..end - 1, 2)),
+            (
+                "a hole",
+                Found {
+                    records: found(&history, 0..end, 2).records.into_iter().filter(|(offset, _)| *offset != 1).collect(),
+                    ..found(&history, 0..end, 2)
+                },
+            ),
+            ("another record", Found { records: vec![(0, history.record(1))], end: 1, ..found(&history, 0..1, 2) }),
+        ] {
+            assert!(history.clone().verify(&wrong).is_err(), "{what}");
+        }
+        history.verify(&found(&history, 0..end, 2)).expect("an unflushed end");
+        assert_eq!((history.forgone, history.known_end()), (more.count, end));
+    }
+
+    /// With some batches that are acknowledged; and the offset behind them.
+    fn weak_history() -> (History, i64) {
+        let mut history = History::new("written", 0, Kind::Weak, 1, 7, 0);
+        for _ in 0..3 {
+            let sent = history.begin_batch();
+            history.hear(&sent, sent.first as i64).expect("as promised");
+        }
+        let end = history.known_end();
+        (history, end)
+    }
+
+    /// Records whose indexes are their offsets.
+    fn found(history: &History, offsets: std::ops::Range<i64>, leader_epoch: i32) -> Found {
+        let records = offsets.clone().map(|offset| (offset, history.record(offset as u64))).collect();
+        Found { start: 0, end: offsets.end, leader_epoch, records }
     }
 }

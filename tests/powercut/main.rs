@@ -51,6 +51,8 @@ fn main() -> ExitCode {
     let mut trials = vec![
         unit("content::bytes_come_back", content::cases::bytes_come_back),
         unit("history::repetitions_make_no_room", history::cases::repetitions_make_no_room),
+        unit("history::only_an_unflushed_end_may_go", history::cases::only_an_unflushed_end_may_go),
+        unit("transfers::anomalies_are_named", transfers::cases::anomalies_are_named),
     ];
     let reason = match places::target() {
         Target::Kafka => Some("Kafka does not promise what is tested here".to_string()),
@@ -91,7 +93,10 @@ fn main() -> ExitCode {
         trials.push(Trial::test(format!("plants::{}_is_found", plant.name), || plant.find()).with_ignored_flag(reason.is_some()));
     }
     let outcome = harness::suite::main_side_by_side(trials, jobs());
-    println!("of the lives that came to their end: {}", TOTAL.lock().expect("no panic while it is held"));
+    let total = *TOTAL.lock().expect("no panic while it is held");
+    if total.cuts > 0 {
+        println!("of the lives that came to their end: {total}");
+    }
     outcome
 }
 

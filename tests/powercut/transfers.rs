@@ -207,3 +207,46 @@ fn seen_of(record: &Record) -> Seen {
     let teller = text(&record.key).strip_prefix("teller-").and_then(|number| number.parse().ok()).expect("a teller's record");
     Seen { teller, transfer, index }
 }
+
+pub mod cases {
+    use super::*;
+    use crate::tellers::Transfer;
+
+    /// What is missed: a part of a committed transfer, anything of an aborted one, one that nobody began, a record twice or too late, a record that a reader has seen.
+    pub fn anomalies_are_named() {
+        let whole = [(0, 0, 0), (0, 0, 1), (0, 2, 0), (0, 2, 1), (1, 0, 0), (1, 2, 0)];
+        let without = |index: usize| whole.iter().enumerate().filter(|(at, _)| *at != index).map(|(_, seen)| *seen).collect::<Vec<_>>();
+        let with = |seen| [&whole[..], &[seen]].concat();
+        verify_teller(&mut teller(), &committed_of(&whole)).expect("everything is as it was told");
+        let mut undecided = teller();
+        verify_teller(&mut undecided, &committed_of(&[&whole[..2], &whole[4..5]].concat())).expect("nothing of a transfer in doubt");
+        let told: Vec<Told> = undecided.transfers.iter().map(|transfer| transfer.told).collect();
+        assert_eq!(told, [Told::Committed, Told::Aborted, Told::Aborted], "it is not in doubt any more");
+        for torn in [without(0), without(4), without(3), with((1, 1, 0)), with((2, 7, 0)), with((2, 0, 0))] {
+            assert!(verify_teller(&mut teller(), &committed_of(&torn)).is_err(), "{torn:?}");
+        }
+        let [found, ..] = &committed_of(&whole)[..] else { unreachable!("there are partitions") };
+        verify_order(found).expect("in order");
+        assert!(verify_order(&committed_of(&[(0, 1, 0), (0, 0, 1)])[0]).is_err());
+        assert!(verify_order(&committed_of(&[(0, 1, 0), (0, 1, 0)])[0]).is_err());
+        verify_watched(found, &committed_of(&whole[..2])[0]).expect("still there");
+        assert!(verify_watched(&committed_of(&whole[..2])[0], found).is_err());
+    }
+
+    /// A teller of a committed transfer, an aborted one, and one in doubt.
+    fn teller() -> Teller {
+        let mut teller = Teller::new(0);
+        let transfer = |told| Transfer { told, records: [2, 1, 0] };
+        teller.transfers = vec![transfer(Told::Committed), transfer(Told::Aborted), transfer(Told::Unknown)];
+        teller
+    }
+
+    /// Records by partition, transfer and index, at offsets in their order.
+    fn committed_of(records: &[(usize, u64, u64)]) -> Vec<Committed> {
+        let mut found = vec![Committed::new(); PARTITIONS as usize];
+        for (offset, (partition, transfer, index)) in (0..).zip(records) {
+            found[*partition].insert(offset, Seen { teller: 0, transfer: *transfer, index: *index });
+        }
+        found
+    }
+}
