@@ -322,6 +322,7 @@ impl Reader {
         if let Some(content) = self.indexes.get(&key) {
             return Ok(content);
         }
+        let reading = self.indexes.begin_read(key);
         let name = kind.name(segment.base_offset);
         let mut paths = vec![segment.directory.join(&name)];
         if self.files.is_swapping(&segment.partition, segment.base_offset) {
@@ -335,7 +336,7 @@ impl Reader {
             LogFileKind::Log | LogFileKind::TransactionIndex | LogFileKind::ProducerSnapshot => &bytes,
         };
         let content = Rc::new(checked.to_vec());
-        self.indexes.insert(key, content.clone());
+        reading.finish(content.clone());
         Ok(content)
     }
 }
@@ -371,12 +372,40 @@ struct IndexKey {
 }
 
 /// Contents of index files, bounded in bytes; those that were not used for the longest time go first.
+///
+/// A file may change while somebody reads it. What was read is only kept if nobody has said so since the read began: whoever writes an index lets go of its entries in memory and
+/// tells the cache in one step, and content from before would hide them for as long as it stays.
 #[derive(Debug)]
 struct IndexCache {
     bytes_max: usize,
     bytes: Cell<usize>,
     contents: RefCell<HashMap<IndexKey, CachedIndex, foldhash::fast::RandomState>>,
+    /// Reads under way whose file has not changed since they began, by the clock's reading then.
+    reads: RefCell<HashMap<u64, IndexKey, foldhash::fast::RandomState>>,
     clock: Cell<u64>,
+}
+
+/// A read of an index file, from before the file is opened until its content is there or nobody waits for it any more.
+struct IndexRead<'a> {
+    cache: &'a IndexCache,
+    key: IndexKey,
+    begun: u64,
+}
+
+impl IndexRead<'_> {
+    /// Keeps the content, unless the file has changed meanwhile.
+    fn finish(self, content: Rc<Vec<u8>>) {
+        let is_current = self.cache.reads.borrow().contains_key(&self.begun);
+        if is_current {
+            self.cache.insert(self.key, content);
+        }
+    }
+}
+
+impl Drop for IndexRead<'_> {
+    fn drop(&mut self) {
+        self.cache.reads.borrow_mut().remove(&self.begun);
+    }
 }
 
 #[derive(Debug)]
@@ -394,7 +423,7 @@ impl CachedIndex {
 
 impl IndexCache {
     fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, bytes: Cell::new(0), contents: RefCell::default(), clock: Cell::new(0) }
+        Self { bytes_max, bytes: Cell::new(0), contents: RefCell::default(), reads: RefCell::default(), clock: Cell::new(0) }
     }
 
     fn get(&self, key: &IndexKey) -> Option<Rc<Vec<u8>>> {
@@ -402,6 +431,12 @@ impl IndexCache {
         let cached = contents.get_mut(key)?;
         cached.used = self.tick();
         Some(cached.content.clone())
+    }
+
+    fn begin_read(&self, key: IndexKey) -> IndexRead<'_> {
+        let begun = self.tick();
+        self.reads.borrow_mut().insert(begun, key);
+        IndexRead { cache: self, key, begun }
     }
 
     fn insert(&self, key: IndexKey, content: Rc<Vec<u8>>) {
@@ -419,12 +454,14 @@ impl IndexCache {
     }
 
     fn forget(&self, partition: &TopicIdPartition, base_offset: Option<i64>) {
+        let is_meant = |key: &IndexKey| key.partition == *partition && base_offset.is_none_or(|base_offset| key.base_offset == base_offset);
+        self.reads.borrow_mut().retain(|_, key| !is_meant(key));
         self.contents.borrow_mut().retain(|key, cached| {
-            let is_meant = key.partition == *partition && base_offset.is_none_or(|base_offset| key.base_offset == base_offset);
-            if is_meant {
+            let goes = is_meant(key);
+            if goes {
                 self.bytes.set(self.bytes.get() - cached.memory_bytes());
             }
-            !is_meant
+            !goes
         });
     }
 

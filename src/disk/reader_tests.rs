@@ -76,6 +76,24 @@ proptest! {
     }
 }
 
+/// What was read before a change must not stay for those who read after it, and another segment's change is none.
+#[test]
+fn an_index_that_changes_while_it_is_read_is_read_again() {
+    let partition = TopicIdPartition::new(Uuid::from_u128(1), 0);
+    let key = |base_offset| IndexKey { partition, base_offset, layout: 0, kind: LogFileKind::TransactionIndex };
+    let cache = IndexCache::new(1 << 20);
+    let (changing, resting) = (cache.begin_read(key(0)), cache.begin_read(key(100)));
+    cache.forget(&partition, Some(0));
+    changing.finish(Rc::new(vec![1]));
+    resting.finish(Rc::new(vec![2]));
+    assert_eq!((cache.get(&key(0)), cache.get(&key(100))), (None, Some(Rc::new(vec![2]))));
+
+    cache.begin_read(key(0)).finish(Rc::new(vec![3]));
+    assert_eq!(cache.get(&key(0)), Some(Rc::new(vec![3])));
+    drop(cache.begin_read(key(0)));
+    assert!(cache.reads.borrow().is_empty(), "one that nobody waits for any more costs nothing");
+}
+
 #[test]
 fn a_wrong_index_entry_misleads_nobody() {
     rt::run(|| async {

@@ -363,11 +363,11 @@ impl Partition {
         };
         let mut found = Vec::new();
         for book in books {
+            // Before the file: upkeep takes entries from here to there, and may do so while the file is read.
+            let in_memory = self.aborted_of(book.base_offset);
             let mut entries = self.environment.reader.aborted_transactions(&self.segment_view(&book, book.size_bytes)).await?;
             let last_in_file = entries.last().map_or(NO_OFFSET, |last| last.last_offset);
-            let in_memory = self.aborted.borrow();
-            let newer = in_memory.iter().filter(|(base, entry)| *base == book.base_offset && entry.last_offset > last_in_file);
-            entries.extend(newer.map(|(_, entry)| *entry));
+            entries.extend(in_memory.into_iter().filter(|entry| entry.last_offset > last_in_file));
             let (overlapping, is_complete) = transaction_index::overlapping(&entries, from, upper_bound);
             found.extend(overlapping);
             if is_complete {

@@ -293,7 +293,8 @@ impl Partition {
         }
     }
 
-    fn aborted_of(&self, segment_base: i64) -> Vec<AbortedTransaction> {
+    /// Aborted transactions of a segment that its index file may lack.
+    pub(super) fn aborted_of(&self, segment_base: i64) -> Vec<AbortedTransaction> {
         self.aborted.borrow().iter().filter(|(base, _)| *base == segment_base).map(|(_, entry)| *entry).collect()
     }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::disk::checkpoint::{PartitionRecord, PlacedEnd};
 use crate::disk::recovery::RecoveredPartition;
+use crate::log::transaction_index::AbortedTransaction;
 use crate::log::{AppendError, EndMarker};
 
 const MARKER: Origin = Origin::Coordinator { transaction_version: 0 };
@@ -94,6 +95,34 @@ fn aborted_transactions_are_told_wherever_they_lie() {
         next_life.partitions.shut_down().await.unwrap();
         assert_eq!(reopened.aborted.borrow().len(), 0, "a clean stop leaves them in the index files");
         assert_eq!(aborted(&reopened, 0, 100_000).await, expected);
+    });
+}
+
+/// A reader has read an index file, and upkeep moves the aborts from memory into that file before the reader goes on.
+#[test]
+fn aborted_transactions_are_told_to_a_reader_that_upkeep_overtakes() {
+    let settings = TopicSettings { internal_segment_bytes: Some(3_000), ..TopicSettings::default() };
+    with_settings(settings, PartitionsOptions::default(), |place, partition| async move {
+        let mut expected = Vec::new();
+        for number in 0..20 {
+            expected.push((number, send(&partition, number, 0).await));
+            end(&partition, number, false).await;
+        }
+        let bounds = (0, partition.last_stable_offset());
+        let mut reading = std::pin::pin!(partition.aborted_between(bounds.0, bounds.1));
+        let begun = std::future::poll_fn(|context| std::task::Poll::Ready(reading.as_mut().poll(context))).await;
+        assert!(begun.is_pending(), "the file is being read");
+
+        let first_segment = partition.aborted.borrow()[0].0;
+        place.place_everything().await;
+        while partition.aborted.borrow().iter().any(|(base, _)| *base == first_segment) {
+            rt::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        let told = |entries: Vec<AbortedTransaction>| -> Vec<(i64, i64)> {
+            entries.iter().map(|aborted| (aborted.producer_id, aborted.first_offset)).collect()
+        };
+        assert_eq!(told(reading.await.unwrap()), expected);
+        assert_eq!(told(partition.aborted_between(bounds.0, bounds.1).await.unwrap()), expected, "nothing old is kept");
     });
 }
 
