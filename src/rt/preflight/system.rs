@@ -56,7 +56,9 @@ pub fn warnings(plan: &Plan) -> Vec<String> {
 fn check_ring() -> Option<Problem> {
     let mut builder = IoUring::builder();
     builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_submit_all();
-    let ring: IoUring = match builder.build(4) {
+    // Entered once, empty: a filter may let a ring be made that it lets nobody use.
+    let entered = builder.build(4).and_then(|ring: IoUring| ring.submit().map(|_| ring));
+    let ring = match entered {
         Ok(ring) => ring,
         Err(error) => {
             return Some(explain_ring_error(&error, read("/proc/sys/kernel/io_uring_disabled").parse().unwrap_or(0), is_filtered()));
@@ -152,9 +154,9 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// Whether a seccomp filter is on for this process.
+/// Whether a seccomp filter is on for this thread.
 fn is_filtered() -> bool {
-    fs::read_to_string("/proc/self/status")
+    fs::read_to_string("/proc/thread-self/status")
         .unwrap_or_default()
         .lines()
         .any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
@@ -193,5 +195,33 @@ mod tests {
         assert!(cause(libc::ENOSYS, 0, true).contains("seccomp"));
         assert!(cause(libc::ENOSYS, 0, false).contains("built without"));
         assert!(cause(libc::EPERM, 0, false).contains("security module"));
+    }
+
+    /// A ring that can be made and not be entered is of no use. The filter holds for the thread that asked for it, which ends with the test.
+    #[test]
+    fn a_filter_that_forbids_to_enter_the_ring_is_named() {
+        let found = std::thread::spawn(|| {
+            forbid(libc::SYS_io_uring_enter);
+            check_ring()
+        });
+        let cause = found.join().unwrap().expect("a problem").cause;
+        assert!(cause.contains("seccomp") && cause.contains("os error 1"), "{cause}");
+    }
+
+    /// From now on this thread's calls of that number fail with EPERM.
+    fn forbid(call: libc::c_long) {
+        let step = |code: u32, k: u32, jump_if_false: u8| libc::sock_filter { code: code as u16, jt: 0, jf: jump_if_false, k };
+        let filter = [
+            step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+            step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call as u32, 1),
+            step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32, 0),
+            step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0),
+        ];
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+        // SAFETY: takes numbers only.
+        let gives_up_privileges = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+        // SAFETY: the kernel copies the program during the call, and does not write to it.
+        let is_set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) };
+        assert_eq!((gives_up_privileges, is_set), (0, 0), "{}", io::Error::last_os_error());
     }
 }
