@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use corelane::config::{Config, ConfigErrors, Loaded, Sources, print};
 
+use super::start;
+
 /// Says why there is no start.
 pub fn refuse(message: &str) -> ExitCode {
     eprintln!("corelane: {message}");
@@ -36,10 +38,16 @@ pub fn print_effective(sources: &Sources) -> ExitCode {
     load(sources).map_or_else(|exit| exit, |config| show(&print::effective(&config)))
 }
 
-/// `corelane config check FILE`.
+/// `corelane config check FILE`. Hosts of listeners are looked up as a start does; what the machine has to give beyond that only a start sees.
 pub fn check(sources: &Sources) -> ExitCode {
     let name = sources.file.as_ref().map_or("the settings", |file| file.name.as_str());
-    load(sources).map_or_else(|exit| exit, |_| show(&format!("{name}: a start with these settings would go on\n")))
+    let config = match load(sources) {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    let unknown: Vec<_> = config.broker_listeners().filter_map(|listener| start::addresses(listener).err()).collect();
+    unknown.iter().for_each(|refusal| eprintln!("corelane: {refusal}"));
+    if unknown.is_empty() { show(&format!("{name}: a start with these settings would go on\n")) } else { ExitCode::FAILURE }
 }
 
 /// A reader that has seen enough (`| head`) is no failure.

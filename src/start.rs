@@ -169,7 +169,7 @@ fn bind_patiently(address: SocketAddr, options: &ListenOptions) -> Result<TcpLis
 }
 
 /// The addresses of a listener's host; an empty host is every interface, IPv4 and IPv6.
-fn addresses(listener: &Listener) -> Result<Vec<SocketAddr>, Refusal> {
+pub fn addresses(listener: &Listener) -> Result<Vec<SocketAddr>, Refusal> {
     if listener.host.is_empty() {
         return Ok(vec![SocketAddr::from(([0_u16; 8], listener.port))]);
     }

@@ -231,6 +231,7 @@ fn check_order(config: &Config, smaller: &str, larger: &str, errors: &mut Vec<St
 /// One node holds one replica: what asks for more cannot be made, as with Kafka.
 fn warn_of_replication(config: &Config, warnings: &mut Vec<String>) {
     let factors = [
+        ("default.replication.factor", "making a topic without a replication factor of its own"),
         ("offsets.topic.replication.factor", "consumer groups"),
         ("transaction.state.log.replication.factor", "transactions"),
         ("transaction.state.log.min.isr", "transactions"),
@@ -239,6 +240,11 @@ fn warn_of_replication(config: &Config, warnings: &mut Vec<String>) {
         if let Some(factor) = config.value(name).whole().filter(|factor| *factor > 1) {
             warnings.push(format!("{name}={factor}, but a single node holds one replica: {what} will not work until it is 1"));
         }
+    }
+    if let Some(least) = config.value("min.insync.replicas").whole().filter(|least| *least > 1) {
+        warnings.push(format!(
+            "min.insync.replicas={least}, but a single node holds one replica: acks=all means that this one has the records"
+        ));
     }
 }
 
@@ -351,8 +357,10 @@ mod tests {
     #[test]
     fn more_replicas_than_nodes_are_warned_of() {
         let file = "process.roles=broker,controller\nnode.id=1\ncontroller.listener.names=C\nlisteners=PLAINTEXT://:1,C://:2\n";
-        let warnings = load(file, &[]).unwrap().warnings;
-        assert!(warnings[0].starts_with("offsets.topic.replication.factor=3, but a single node"), "{warnings:?}");
+        let warnings = load(file, &[("min.insync.replicas", "2"), ("default.replication.factor", "3")]).unwrap().warnings;
+        for told in ["offsets.topic.replication.factor=3", "min.insync.replicas=2", "default.replication.factor=3"] {
+            assert!(warnings.iter().any(|warning| warning.starts_with(&format!("{told}, but a single node"))), "{told}: {warnings:?}");
+        }
     }
 
     #[test]
