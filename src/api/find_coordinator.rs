@@ -1,6 +1,7 @@
 //! FindCoordinator: which broker coordinates a group or a transactional id, with the topic behind it made on first use.
 
 use super::RequestContext;
+use super::topics::tell_unmade;
 use crate::cluster::{Image, TopicImage};
 use crate::config::Config;
 use crate::drive::controller::{ControllerReply, ControllerRequest};
@@ -153,8 +154,7 @@ fn creation_outcome(response: &CreateTopicsResponse) -> Result<(), ErrorCode> {
     if exists {
         return Ok(());
     }
-    let (topic, message) = (&*result.name, result.error_message.as_deref());
-    tracing::warn!(topic, code = result.error_code, message, "a coordinators' topic could not be made");
+    tell_unmade(result);
     Err(ErrorCode::CoordinatorNotAvailable)
 }
 

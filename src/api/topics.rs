@@ -1,9 +1,14 @@
 //! CreateTopics, DeleteTopics and CreatePartitions, which the controller decides; and topics that are made because they are needed.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
 use super::RequestContext;
 use crate::config::Config;
 use crate::drive::controller::{ControllerReply, ControllerRequest};
 use crate::wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use crate::wire::messages::create_topics_response::CreatableTopicResult;
 use crate::wire::messages::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
 };
@@ -13,6 +18,11 @@ use crate::wire::{ErrorCode, Str};
 pub const GROUP_METADATA_TOPIC: &str = "__consumer_offsets";
 /// Where transactions lie.
 pub const TRANSACTION_STATE_TOPIC: &str = "__transaction_state";
+
+/// A topic that cannot be made is told of this often,
+const TOLD_INTERVAL: Duration = Duration::from_secs(60);
+/// and so many of them in that time.
+const TOPICS_TOLD_MAX: usize = 100;
 
 /// Answers CreateTopics once the topics are durable and every shard has their partitions.
 pub async fn handle_create_topics(context: &RequestContext, request: CreateTopicsRequest, _version: i16) -> CreateTopicsResponse {
@@ -57,10 +67,42 @@ pub async fn create_missing(context: &RequestContext, names: &[Str]) {
     let response = create(context, CreateTopicsRequest { topics, ..Default::default() }).await;
     for topic in response.topics {
         if topic.error_code != ErrorCode::None.code() && topic.error_code != ErrorCode::TopicAlreadyExists.code() {
-            let error = ErrorCode::try_from(topic.error_code).map_or("unknown", ErrorCode::name);
-            let message = topic.error_message.as_deref().unwrap_or_default();
-            tracing::warn!(topic = &*topic.name, error, message, "a missing topic cannot be made");
+            tell_unmade(&topic);
         }
+    }
+}
+
+/// Clients ask for a missing topic again and again, each about once a second, and nothing may be able to change that soon (a full disk): told at once when it begins, then once in
+/// a minute for each shard.
+pub fn tell_unmade(topic: &CreatableTopicResult) {
+    if UNMADE.with_borrow_mut(|unmade| unmade.is_news(&topic.name, topic.error_code, Instant::now())) {
+        let error = ErrorCode::try_from(topic.error_code).map_or("unknown", ErrorCode::name);
+        let message = topic.error_message.as_deref().unwrap_or_default();
+        tracing::warn!(topic = &*topic.name, error, message, "a missing topic cannot be made");
+    }
+}
+
+thread_local! {
+    static UNMADE: RefCell<UnmadeTopics> = RefCell::default();
+}
+
+/// Topics that could not be made within the last minute, with the error that was told.
+#[derive(Default)]
+struct UnmadeTopics {
+    told: BTreeMap<String, (i16, Instant)>,
+}
+
+impl UnmadeTopics {
+    fn is_news(&mut self, topic: &str, error_code: i16, now: Instant) -> bool {
+        self.told.retain(|_, (_, at)| now.saturating_duration_since(*at) < TOLD_INTERVAL);
+        let is_told = self.told.get(topic).is_some_and(|(told, _)| *told == error_code);
+        // Names are the clients' to choose.
+        let is_flood = self.told.len() >= TOPICS_TOLD_MAX && !self.told.contains_key(topic);
+        if is_told || is_flood {
+            return false;
+        }
+        self.told.insert(topic.to_owned(), (error_code, now));
+        true
     }
 }
 
@@ -123,5 +165,16 @@ mod tests {
         }
         let other = missing_topic(&config, &Str::from("t"));
         assert_eq!((other.num_partitions, other.replication_factor, other.configs.len()), (-1, -1, 0));
+    }
+
+    #[test]
+    fn a_topic_that_cannot_be_made_is_told_of_when_that_begins_and_then_seldom() {
+        let (mut unmade, begun) = (UnmadeTopics::default(), Instant::now());
+        let told: Vec<u64> = (0..130).filter(|second| unmade.is_news("a", 56, begun + Duration::from_secs(*second))).collect();
+        assert_eq!(told, [0, 60, 120]);
+        let now = begun + Duration::from_secs(130);
+        assert!(unmade.is_news("b", 56, now) && unmade.is_news("a", 38, now), "another topic and another error are news");
+        let flood = (0..1_000).filter(|number| unmade.is_news(&number.to_string(), 56, now)).count();
+        assert_eq!((flood, unmade.told.len()), (TOPICS_TOLD_MAX - 2, TOPICS_TOLD_MAX));
     }
 }
