@@ -17,7 +17,6 @@ pub mod cluster;
 pub mod config;
 pub mod group;
 pub mod log;
-pub mod replica;
 pub mod txn;
 
 // The log of the process, no room of the flow: events of all rooms become lines in it.

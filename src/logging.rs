@@ -33,9 +33,9 @@ pub const LOGGERS: [&str; 14] = [
     "corelane::log",
     "corelane::net",
     "corelane::partition",
-    "corelane::replica",
     "corelane::rt",
     "corelane::shard",
+    "corelane::txn",
     "corelane::wire",
 ];
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const DRIVING: &[&str] = &["net", "api", "shard", "drive", "partition", "disk", "rt"];
 
 /// Synchronous rooms: time and randomness come in as arguments. Any room may name them; they name only each other.
-const PURE: &[&str] = &["config", "wire", "replica", "log", "group", "txn", "cluster", "quorum", "access"];
+const PURE: &[&str] = &["config", "wire", "log", "group", "txn", "cluster"];
 
 /// The only room that touches the kernel, and the words that stay inside it.
 const KERNEL_ROOM: &str = "rt";

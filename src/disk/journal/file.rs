@@ -12,9 +12,6 @@ use super::group::BLOCK_BYTES;
 use crate::rt::buffer::AlignedBuffer;
 use crate::rt::file::{Durability, File, FileError, OpenMode, rename_blocking, sync_directory_blocking};
 
-/// Smallest ring that a setting may ask for.
-pub const RING_BYTES_MIN: u64 = 1 << 20;
-
 const MAGIC: [u8; 4] = *b"CLJR";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 36;
@@ -136,16 +133,18 @@ fn decode_header(block: &[u8]) -> Option<(Uuid, u64)> {
 mod tests {
     use super::*;
 
+    const RING_BYTES: u64 = 1 << 20;
+
     #[test]
     fn a_ring_that_was_made_opens_again_and_a_damaged_header_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = ring_path(directory.path(), 3);
-        let made = RingFile::create_blocking(&path, RING_BYTES_MIN, true).unwrap();
+        let made = RingFile::create_blocking(&path, RING_BYTES, true).unwrap();
         let opened = RingFile::open_blocking(&path, true).unwrap();
-        assert_eq!((opened.ring_id, opened.size_bytes), (made.ring_id, RING_BYTES_MIN));
-        assert_eq!(opened.read_blocking().unwrap().len() as u64, RING_BYTES_MIN);
+        assert_eq!((opened.ring_id, opened.size_bytes), (made.ring_id, RING_BYTES));
+        assert_eq!(opened.read_blocking().unwrap().len() as u64, RING_BYTES);
 
-        let mut header = encode_header(made.ring_id, RING_BYTES_MIN);
+        let mut header = encode_header(made.ring_id, RING_BYTES);
         header[24] ^= 1;
         opened.file.write_at_blocking(&header, 0, Durability::None).unwrap();
         assert_eq!(RingFile::open_blocking(&path, true).unwrap_err(), RingFileError::Header { path });
@@ -155,8 +154,8 @@ mod tests {
     fn a_ring_of_another_length_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = ring_path(directory.path(), 0);
-        RingFile::create_blocking(&path, RING_BYTES_MIN, false).unwrap().file.set_len_blocking(4096).unwrap();
+        RingFile::create_blocking(&path, RING_BYTES, false).unwrap().file.set_len_blocking(4096).unwrap();
         let error = RingFile::open_blocking(&path, false).unwrap_err();
-        assert_eq!(error, RingFileError::Length { path, expected: RING_BYTES_MIN, actual: 4096 });
+        assert_eq!(error, RingFileError::Length { path, expected: RING_BYTES, actual: 4096 });
     }
 }

@@ -1,1 +1,0 @@
-//! High watermark and in-sync replicas of one partition.
