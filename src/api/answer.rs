@@ -22,7 +22,10 @@ pub async fn answer(request: Request) -> Answer {
         ListOffsets => with(request, offsets::list_offsets).await,
         OffsetForLeaderEpoch => with(request, offsets::offset_for_leader_epoch).await,
         DeleteRecords => with(request, offsets::delete_records).await,
-        DescribeProducers => with(request, offsets::describe_producers).await,
+        DescribeProducers => match decode(request) {
+            Ok((context, body)) => offsets::describe_producers(&context, body).await,
+            Err(reason) => Answer::Close(reason),
+        },
         InitProducerId => with(request, transactions::handle_init_producer_id).await,
         AddPartitionsToTxn => with(request, transactions::handle_add_partitions_to_txn).await,
         AddOffsetsToTxn => with(request, transactions::handle_add_offsets_to_txn).await,

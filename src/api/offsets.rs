@@ -5,11 +5,13 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use hashbrown::HashSet;
 
-use super::RequestContext;
+use super::{Answer, RequestContext, Response};
 use crate::cluster::{TopicIdPartition, is_internal_topic};
+use crate::log::ProducerView;
 use crate::rt::{self, ShardId};
-use crate::shard::message::{EpochEndItem, OffsetAnswer, OffsetItem, ProducerAnswer, Reply, Request};
+use crate::shard::message::{EpochEndItem, OffsetAnswer, OffsetItem, Reply, Request};
 use crate::wire::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
+use crate::wire::messages::describe_producers_request::TopicRequest;
 use crate::wire::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
 use crate::wire::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use crate::wire::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
@@ -21,6 +23,9 @@ use crate::wire::{ErrorCode, Str};
 
 /// `isolation.level` of consumers that want committed data only.
 const READ_COMMITTED: i8 = 1;
+
+/// Producers whose answer is made here and now.
+const PRODUCERS_AT_ONCE: usize = 500;
 
 /// The special timestamps of ListOffsets, with the first version that knows each.
 const SPECIAL_TIMESTAMPS: [(i64, i16); 6] = [(-1, 1), (-2, 1), (-3, 7), (-4, 8), (-5, 9), (-6, 11)];
@@ -196,8 +201,8 @@ fn deletable(context: &RequestContext, key: TopicIdPartition, offset: i64) -> Re
     if policy.compact && !policy.delete { Err(ErrorCode::PolicyViolation) } else { Ok((key, offset)) }
 }
 
-/// DescribeProducers: who has written to a partition lately.
-pub async fn describe_producers(context: &RequestContext, request: DescribeProducersRequest, _version: i16) -> DescribeProducersResponse {
+/// DescribeProducers: who has written to a partition lately. There may be a million of them, so their answer is written aside.
+pub async fn describe_producers(context: &RequestContext, request: DescribeProducersRequest) -> Answer {
     let mut wanted = Vec::new();
     for topic in &request.topics {
         for partition in &topic.partition_indexes {
@@ -214,10 +219,22 @@ pub async fn describe_producers(context: &RequestContext, request: DescribeProdu
             _ => unreachable!("producers are answered by producers"),
         },
     );
-    let mut answers = gathered.await.into_iter();
+    let answers = gathered.await;
+    let producers: usize = answers.iter().flatten().map(Vec::len).sum();
+    let RequestContext { api_key, api_version, correlation_id, .. } = *context;
+    if producers <= PRODUCERS_AT_ONCE {
+        let response = producers_response(request.topics, answers);
+        Response::answer(api_key, api_version, correlation_id, &response, Default::default())
+    } else {
+        Response::answer_aside(api_key, api_version, correlation_id, || producers_response(request.topics, answers)).await
+    }
+}
 
+/// One of `answers` for each partition of `topics`.
+fn producers_response(topics: Vec<TopicRequest>, answers: Vec<Result<Vec<ProducerView>, ErrorCode>>) -> DescribeProducersResponse {
+    let mut answers = answers.into_iter();
     let mut response = DescribeProducersResponse::default();
-    for topic in request.topics {
+    for topic in topics {
         let mut result = TopicResponse { name: topic.name, ..Default::default() };
         for partition_index in topic.partition_indexes {
             let mut partition = PartitionResponse { partition_index, ..Default::default() };
@@ -232,14 +249,14 @@ pub async fn describe_producers(context: &RequestContext, request: DescribeProdu
     response
 }
 
-fn producer_state(producer: ProducerAnswer) -> ProducerState {
+fn producer_state(producer: ProducerView) -> ProducerState {
     ProducerState {
         producer_id: producer.producer_id,
         producer_epoch: i32::from(producer.producer_epoch),
         last_sequence: producer.last_sequence,
         last_timestamp: producer.last_timestamp,
         coordinator_epoch: producer.coordinator_epoch,
-        current_txn_start_offset: producer.current_transaction_start_offset,
+        current_txn_start_offset: producer.transaction_first_offset,
         ..Default::default()
     }
 }

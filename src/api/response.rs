@@ -3,8 +3,9 @@
 use smallvec::SmallVec;
 
 use crate::partition::FileRange;
+use crate::rt;
 use crate::rt::stages::Stages;
-use crate::wire::{ApiKey, Chunk, Message, encode_response};
+use crate::wire::{ApiKey, Chunk, EncodeError, Message, encode_response};
 
 /// What becomes of a request.
 #[derive(Debug)]
@@ -64,7 +65,23 @@ impl Response {
     /// Encodes `body` as the answer to request `correlation_id` of `api_key` in `version`. What cannot be said in that version is a mistake of ours, which costs this client its
     /// connection and nobody else anything.
     pub fn answer<M: Message>(api_key: ApiKey, version: i16, correlation_id: i32, body: &M, files: SmallVec<[FileRange; 1]>) -> Answer {
-        match encode_response(api_key, version, correlation_id, body) {
+        let encoded = encode_response(api_key, version, correlation_id, body);
+        Response::encoded(api_key, version, encoded, files)
+    }
+
+    /// As `answer`, for a body that takes long to make and to encode: a thread aside does both.
+    pub async fn answer_aside<M: Message>(
+        api_key: ApiKey,
+        version: i16,
+        correlation_id: i32,
+        body: impl FnOnce() -> M + Send + 'static,
+    ) -> Answer {
+        let encoded = rt::blocking(move || encode_response(api_key, version, correlation_id, &body())).await;
+        Response::encoded(api_key, version, encoded, SmallVec::new())
+    }
+
+    fn encoded(api_key: ApiKey, version: i16, encoded: Result<Vec<Chunk>, EncodeError>, files: SmallVec<[FileRange; 1]>) -> Answer {
+        match encoded {
             Ok(chunks) => Answer::Send(Response { chunks, files, stages: Stages::default() }),
             Err(error) => {
                 tracing::error!(api = api_key.name(), version, %error, "an answer cannot be encoded");

@@ -27,7 +27,7 @@ pub mod validation;
 pub use batch::{BATCH_HEADER_BYTES, BatchInfo, EndMarker, Origin, ValidatedBatch};
 pub use error::AppendError;
 pub use leader_epoch::{EpochEntry, LeaderEpochs};
-pub use producer_state::{ProducerStates, ProducerView, Producers, VerificationGuard};
+pub use producer_state::{ProducerStates, ProducerView, Producers, VerificationGuard, view_some};
 pub use segments::{RollRules, SegmentBook, Segments};
 pub use state::{Admission, Appended, Log, LogStart, Placed, Roll};
 

@@ -354,11 +354,17 @@ impl ProducerStates {
         }
         last.filter(|_| looks == PRODUCERS_PER_STEP)
     }
+}
 
-    /// The producers as a client may see them: nothing that a batch at or above `high_watermark` brought. Sorted by producer id.
-    pub fn views(&self, high_watermark: i64) -> Vec<ProducerView> {
-        self.producers.iter().filter_map(|(id, state)| view(*id, state, high_watermark)).collect()
+/// Looks at some of the producers, those with the lowest ids above `after`, and adds what a client may see of them to `views`: nothing that a batch at or above `high_watermark` brought.
+/// Gives the id to go on after; None when all have been looked at.
+pub fn view_some(producers: &Producers, high_watermark: i64, after: Option<i64>, views: &mut Vec<ProducerView>) -> Option<i64> {
+    let (mut looks, mut last) = (0, None);
+    for (producer_id, state) in some_producers(producers, after) {
+        (looks, last) = (looks + 1, Some(producer_id));
+        views.extend(view(producer_id, state, high_watermark));
     }
+    last.filter(|_| looks == PRODUCERS_PER_STEP)
 }
 
 fn check_epoch(info: &BatchInfo, state: Option<&ProducerState>) -> Result<(), AppendError> {

@@ -133,10 +133,10 @@ fn idle_producers_expire_unless_a_transaction_is_open() {
 #[test]
 fn views_show_nothing_above_the_high_watermark() {
     let states = applied(&[batch(0, 0, 0, 2), transactional(batch(2, 0, 2, 2))]);
-    assert_eq!(states.views(1), vec![]);
-    let view = states.views(2)[0];
+    assert_eq!(views(&states, 1), vec![]);
+    let view = views(&states, 2)[0];
     assert_eq!((view.last_sequence, view.transaction_first_offset), (1, -1));
-    let view = states.views(4)[0];
+    let view = views(&states, 4)[0];
     assert_eq!((view.last_sequence, view.transaction_first_offset), (3, 2));
 }
 
@@ -218,4 +218,26 @@ fn a_producer_of_little_takes_little() {
     let steps = 10_000 / PRODUCERS_PER_STEP + 1;
     assert_eq!(expire_all(&mut states, 1_000 + 99), (steps, 10_000));
     assert_eq!(expire_all(&mut states, 1_000 + 100), (steps, 0));
+}
+
+/// All that a client may see, step by step.
+fn views(states: &ProducerStates, high_watermark: i64) -> Vec<ProducerView> {
+    let mut views = Vec::new();
+    let mut after = view_some(states.producers(), high_watermark, None, &mut views);
+    while after.is_some() {
+        after = view_some(states.producers(), high_watermark, after, &mut views);
+    }
+    views
+}
+
+/// However many there are, a step sees a bounded number, and all steps together each producer once, in the order of the ids.
+#[test]
+fn many_producers_are_viewed_in_steps() {
+    let state = Arc::new(ProducerState { last_change_offset: 0, ..ProducerState::empty() });
+    let count = 3 * PRODUCERS_PER_STEP as i64 + 7;
+    let states = ProducerStates::of((0..count).map(|producer_id| (producer_id, Arc::clone(&state))).collect(), 1);
+    let mut first = Vec::new();
+    let after = view_some(states.producers(), 1, None, &mut first);
+    assert_eq!((first.len(), after), (PRODUCERS_PER_STEP, Some(PRODUCERS_PER_STEP as i64 - 1)));
+    assert!(views(&states, 1).iter().map(|view| view.producer_id).eq(0..count));
 }

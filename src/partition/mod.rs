@@ -38,7 +38,8 @@ use crate::disk::journal::JournalError;
 use crate::disk::placement::PlacementTarget;
 use crate::disk::tail::Tail;
 use crate::log::transaction_index::AbortedTransaction;
-use crate::log::{Log, NO_LEADER_EPOCH, ProducerView, VerificationGuard};
+use crate::log::{Log, NO_LEADER_EPOCH, ProducerView, VerificationGuard, view_some};
+use crate::rt;
 
 pub use append::{Appending, TryAppendError};
 pub use cleaner::CleanerOptions;
@@ -209,9 +210,18 @@ impl Partition {
         self.log.borrow().segments().size_bytes()
     }
 
-    /// The producers as a client may see them (DescribeProducers): up to the high watermark.
-    pub fn producers(&self) -> Vec<ProducerView> {
-        self.log.borrow().producers().views(self.high_watermark.get())
+    /// The producers as a client may see them (DescribeProducers): up to the high watermark, as it is now. Others have their turns between.
+    pub async fn producers(&self) -> Vec<ProducerView> {
+        // A copy costs nothing and stays as it is.
+        let (producers, high_watermark) = (self.log.borrow().producers().producers().clone(), self.high_watermark.get());
+        // Made as large as it becomes: to grow it would copy it.
+        let mut views = Vec::with_capacity(producers.len());
+        let mut after = view_some(&producers, high_watermark, None, &mut views);
+        while after.is_some() {
+            rt::yield_now().await;
+            after = view_some(&producers, high_watermark, after, &mut views);
+        }
+        views
     }
 
     /// A guard for the first batch of a producer's transaction; None if the transaction is open here.

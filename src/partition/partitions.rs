@@ -323,6 +323,9 @@ impl Partitions {
         let (directory, topic, number) = (partition.directory().to_path_buf(), partition.topic.clone(), id.partition);
         let retired = rt::blocking(move || directories::retire_partition_blocking(&directory, &topic, number)).await?;
         self.environment.graveyard.bury([Grave::Directory(retired)], partition.keeping.get().delete_delay);
+        // To let go of a million producers takes a while; nobody on this core waits for it.
+        let producers = std::mem::take(partition.log.borrow_mut().producers_mut());
+        rt::blocking(move || drop(producers)).await;
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use crate::disk::directories::DataDirectory;
 use crate::drive::controller::{ControllerReply, ControllerRequest};
 use crate::drive::groups::{GroupReply, GroupRequest};
 use crate::drive::transactions::{Markers, TransactionRequest};
-use crate::log::{ValidatedBatch, VerificationGuard};
+use crate::log::{ProducerView, ValidatedBatch, VerificationGuard};
 use crate::partition::{Piece, Seen};
 use crate::rt::ShardId;
 use crate::txn::Reply as TransactionReply;
@@ -105,7 +105,7 @@ pub enum Reply {
     /// The new log start, one for each item, in order.
     Deleted(Vec<Result<i64, ErrorCode>>),
     /// One for each item, in order.
-    Producers(Vec<Result<Vec<ProducerAnswer>, ErrorCode>>),
+    Producers(Vec<Result<Vec<ProducerView>, ErrorCode>>),
     /// Each replica found; one that moves is found twice.
     Sizes(Vec<ReplicaSize>),
     /// One for each partition, in order.
@@ -288,23 +288,6 @@ pub struct EpochEndItem {
     pub leader_epoch: i32,
     /// The leader epoch that the client knows, -1: no check.
     pub current_leader_epoch: i32,
-}
-
-/// A producer that a partition remembers.
-#[derive(Clone, Debug)]
-pub struct ProducerAnswer {
-    /// Its id.
-    pub producer_id: i64,
-    /// Its epoch.
-    pub producer_epoch: i16,
-    /// The last sequence number, -1 if none.
-    pub last_sequence: i32,
-    /// Time stamp in ms of its last append.
-    pub last_timestamp: i64,
-    /// Epoch of the coordinator of its last marker, -1 if none.
-    pub coordinator_epoch: i32,
-    /// First offset of its open transaction, -1 if none.
-    pub current_transaction_start_offset: i64,
 }
 
 /// A replica on disk, or the copy of one that moves.

@@ -3,11 +3,10 @@
 use std::rc::Rc;
 
 use super::Shard;
-use super::message::{
-    EpochEndItem, OffsetAnswer, OffsetItem, ProducerAnswer, ReadItem, ReadResult, ReplicaSize, Reply, Request, WatchItem,
-};
+use super::message::{EpochEndItem, OffsetAnswer, OffsetItem, ReadItem, ReadResult, ReplicaSize, Reply, Request, WatchItem};
 use crate::cluster::{METADATA_PARTITION, TopicIdPartition};
 use crate::disk::directories::DataDirectory;
+use crate::log::ProducerView;
 use crate::partition::{FetchWaiter, Isolation, MoveRefusal, OffsetTarget, Partition, ReadRequest, Refusal};
 use crate::rt;
 use crate::wire::ErrorCode;
@@ -30,7 +29,7 @@ impl Shard {
             Request::Offsets { items } => Reply::Offsets(self.offsets(items).await),
             Request::EpochEnds { items } => Reply::EpochEnds(items.iter().map(|item| self.epoch_end(item)).collect()),
             Request::DeleteRecords { items } => Reply::Deleted(self.delete_records(items).await),
-            Request::Producers { items } => Reply::Producers(items.iter().map(|partition| self.producers(partition)).collect()),
+            Request::Producers { items } => Reply::Producers(self.producers(items).await),
             Request::Sizes { only } => Reply::Sizes(self.sizes(only)),
             Request::MoveReplicas { items, directory } => Reply::MovesBegun(self.move_replicas(items, &directory).await),
             Request::Group(request) => Reply::Group(self.groups.handle(request).await),
@@ -145,17 +144,15 @@ impl Shard {
         answers
     }
 
-    fn producers(&self, key: &TopicIdPartition) -> Result<Vec<ProducerAnswer>, ErrorCode> {
-        let partition = self.led(key).map_err(|refusal| refusal.error_code())?;
-        let answer = |producer: crate::log::ProducerView| ProducerAnswer {
-            producer_id: producer.producer_id,
-            producer_epoch: producer.producer_epoch,
-            last_sequence: producer.last_sequence,
-            last_timestamp: producer.last_timestamp,
-            coordinator_epoch: producer.coordinator_epoch,
-            current_transaction_start_offset: producer.transaction_first_offset,
-        };
-        Ok(partition.producers().into_iter().map(answer).collect())
+    async fn producers(&self, items: Vec<TopicIdPartition>) -> Vec<Result<Vec<ProducerView>, ErrorCode>> {
+        let mut answers = Vec::with_capacity(items.len());
+        for key in items {
+            answers.push(match self.led(&key) {
+                Ok(partition) => Ok(partition.producers().await),
+                Err(refusal) => Err(refusal.error_code()),
+            });
+        }
+        answers
     }
 
     fn sizes(&self, only: Option<Vec<TopicIdPartition>>) -> Vec<ReplicaSize> {

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ use harness::wait;
 use hdrhistogram::Histogram;
 
 use crate::rounds;
+use crate::writer::StopAtEnd;
 
 pub const CASES: &[OwnBrokerCase] = own_broker_cases![many_producers_are_remembered_and_forgotten];
 
@@ -69,7 +71,7 @@ fn many_producers_are_remembered_and_forgotten() {
     let aside = if count > PRODUCERS { BYTES_ASIDE_LONG_MAX } else { BYTES_ASIDE_MAX };
     assert!(grown <= count * BYTES_PER_PRODUCER_MAX + aside, "{grown} bytes for {count} producers");
 
-    let latencies = probe(&broker, &mut connection);
+    let latencies = probe_while_described(&broker, &mut connection, count);
     let at = |percentile: f64| latencies.value_at_percentile(percentile);
     println!(
         "{} writes meanwhile, microseconds: p50 {}, p99 {}, p99.9 {}, most {}",
@@ -120,6 +122,24 @@ fn take_answer(connection: &mut Connection, in_flight: &mut VecDeque<i32>) {
     let oldest = in_flight.pop_front().expect("there is one");
     let answer = connection.receive::<ProduceRequest>(9, oldest).expect("the broker is there");
     assert_eq!(code(answer.responses[0].partition_responses[0].error_code), ErrorCode::None);
+}
+
+/// How long single writes take while all producers are written down, and another client asks for all of them again and again.
+fn probe_while_described(broker: &Broker, connection: &mut Connection, count: u64) -> Histogram<u64> {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _ending = StopAtEnd(&is_over);
+        scope.spawn(|| {
+            let mut asking = Connection::to(broker);
+            let mut times = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                assert_eq!(active_producers(&mut asking, SEEN) as u64, count);
+                times += 1;
+            }
+            println!("all producers were told {times} times meanwhile");
+        });
+        probe(broker, connection)
+    })
 }
 
 /// How long single writes take, one after the other, from before a checkpoint is begun until after it.

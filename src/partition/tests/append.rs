@@ -3,10 +3,6 @@
 use super::*;
 use crate::log::AppendError;
 
-fn idempotent(base_sequence: i32, records: usize) -> ValidatedBatch {
-    timed_batch(&vec![1_000; records], 10, BatchOptions { producer_id: 9, producer_epoch: 0, base_sequence, ..BatchOptions::default() })
-}
-
 #[test]
 fn nothing_is_visible_before_it_is_durable() {
     on_shard(|_place, partition| async move {
@@ -42,10 +38,10 @@ fn a_duplicate_is_answered_with_the_original_once_that_is_durable() {
         let original = partition.try_append(&idempotent(0, 2), CLIENT).unwrap();
         let again = partition.try_append(&idempotent(0, 2), CLIENT).unwrap();
         assert_eq!((again.base_offset, again.is_duplicate, again.sequence), (4, true, original.sequence));
-        assert!(partition.producers().is_empty(), "a producer that nobody may see yet");
+        assert!(partition.producers().await.is_empty(), "a producer that nobody may see yet");
         partition.wait_durable(again.sequence).await.unwrap();
         assert_eq!((partition.high_watermark(), partition.log_end_offset()), (6, 6));
-        let view = partition.producers()[0];
+        let view = partition.producers().await[0];
         assert_eq!((view.producer_id, view.last_sequence), (9, 1));
 
         let late = partition.try_append(&idempotent(0, 2), CLIENT).unwrap();

@@ -119,9 +119,11 @@ fn index_entries_move_from_memory_to_the_file() {
 fn a_deleted_partition_frees_its_name_at_once_and_its_files_after_their_delay() {
     let settings = TopicSettings { file_delete_delay_ms: 20, ..TopicSettings::default() };
     with_settings(settings, PartitionsOptions::default(), |place, partition| async move {
-        append_durably(&partition, &batch(1, 10)).await;
+        append_durably(&partition, &idempotent(0, 1)).await;
         place.place_everything().await;
+        assert_eq!(partition.producers().await.len(), 1);
         place.partitions.delete(&partition.id()).await.unwrap();
+        assert!(partition.producers().await.is_empty(), "its producers went aside, not with the last who knows the partition");
         assert!(place.partitions.get(&partition.id()).is_none());
         assert!(!partition.directory().exists());
 

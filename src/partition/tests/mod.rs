@@ -107,6 +107,11 @@ fn batch(records: usize, value_bytes: usize) -> ValidatedBatch {
     timed_batch(&vec![1_000; records], value_bytes, BatchOptions::default())
 }
 
+/// A batch of producer 9.
+fn idempotent(base_sequence: i32, records: usize) -> ValidatedBatch {
+    timed_batch(&vec![1_000; records], 10, BatchOptions { producer_id: 9, producer_epoch: 0, base_sequence, ..BatchOptions::default() })
+}
+
 async fn append_durably(partition: &Partition, batch: &ValidatedBatch) -> Appending {
     let appending = partition.append(batch, CLIENT).await.unwrap();
     partition.wait_durable(appending.sequence).await.unwrap();
