@@ -83,7 +83,7 @@ impl Import {
             self.refusals.push(format!("none of the directories holds {METADATA_DIRECTORY}: a broker without its controller's metadata"));
             return Ok(Image::empty());
         };
-        match look_blocking(parent, node_id, ids) {
+        match look_blocking(parent, node_id, ids, directories) {
             Ok((image, reasons)) => {
                 let features: Vec<String> = image.features().map(|(name, level)| format!("{name}={level}")).collect();
                 self.opens.push(format!("finalised features: {}", features.join(", ")));

@@ -105,8 +105,7 @@ impl Ground {
             paths.push(config.metadata_log_directory().to_path_buf());
         }
         let (identity, directories) = data_directory::open_blocking(&paths, config.node_id(), None).map_err(refuse)?;
-        let directory_ids: Vec<_> = directories.iter().map(|directory| directory.id).collect();
-        inspect_blocking(config.metadata_log_directory(), config.node_id(), &directory_ids).map_err(refuse)?;
+        inspect_blocking(config.metadata_log_directory(), config.node_id(), &directories).map_err(refuse)?;
         let recovered = recover(&config, cores.len(), &directories, passed.directories.iter().all(|directory| directory.is_direct))?;
         tell_recovery(&recovered.report);
         tracing::info!(

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use super::{Answer, CloseReason, Request, RequestContext, Response, older_versions};
 use crate::cluster::Image;
-use crate::cluster::features::served_features;
+use crate::cluster::features::{is_served, served_features};
 use crate::wire::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
 use crate::wire::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use crate::wire::{ApiKey, ErrorCode, Message, Str};
@@ -165,7 +165,7 @@ fn finalized_features(image: &Image) -> Vec<FinalizedFeatureKey> {
         min_version_level: level,
         ..Default::default()
     };
-    image.features().map(key).collect()
+    image.features().filter(|(name, _)| is_served(name)).map(key).collect()
 }
 
 #[cfg(test)]

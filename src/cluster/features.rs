@@ -15,6 +15,14 @@ pub const GROUP_VERSION: &str = "group.version";
 /// 2: the end of a transaction raises its producer's epoch, and brokers register partitions themselves (KIP-890).
 pub const TRANSACTION_VERSION: &str = "transaction.version";
 
+/// From 1 on, there may be share groups (KIP-932).
+pub const SHARE_VERSION: &str = "share.version";
+/// 1: there may be streams groups (KIP-1071).
+pub const STREAMS_VERSION: &str = "streams.version";
+
+/// Features that allow groups of a kind which is not served. They do no harm where there is no such group.
+pub const UNSERVED_GROUP_FEATURES: [&str; 2] = [SHARE_VERSION, STREAMS_VERSION];
+
 /// A feature with the levels that this broker serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SupportedFeature {
@@ -23,23 +31,29 @@ pub struct SupportedFeature {
     pub level_max: i16,
     /// What a first start finalises; 0 writes no record.
     pub level_fresh: i16,
+    /// Up to where a level is left standing in a directory that has it; above `level_max` it only allows what nobody there has made use of.
+    pub level_kept_max: i16,
 }
 
 impl SupportedFeature {
     const fn new(name: &'static str, level_min: i16, level_max: i16, level_fresh: i16) -> Self {
-        Self { name, level_min, level_max, level_fresh }
+        Self { name, level_min, level_max, level_fresh, level_kept_max: level_max }
+    }
+
+    const fn kept(name: &'static str, level_kept_max: i16) -> Self {
+        Self { name, level_min: 0, level_max: 0, level_fresh: 0, level_kept_max }
     }
 }
 
-/// All features of Kafka 4.4. A maximum of 0 means: known, not served yet. Kafka 4.4 itself goes up to group.version 1, share.version 2 and streams.version 1;
+/// All features of Kafka 4.4. A maximum of 0 means: known, not served yet. Directories may keep what Kafka has finalised by default. Kafka 4.4 itself goes up to group.version 1, share.version 2 and streams.version 1;
 /// clients choose protocols by the finalised level, so a row rises only with what stands behind it.
 pub const FEATURES: [SupportedFeature; 7] = [
     SupportedFeature::new(METADATA_VERSION, METADATA_VERSION_OLDEST.0, METADATA_VERSION_LATEST.0, METADATA_VERSION_LATEST.0),
     SupportedFeature::new(KRAFT_VERSION, 0, 1, 0),
     SupportedFeature::new(ELR_VERSION, 0, 1, 1),
     SupportedFeature::new(GROUP_VERSION, 0, 1, 1),
-    SupportedFeature::new("share.version", 0, 0, 0),
-    SupportedFeature::new("streams.version", 0, 0, 0),
+    SupportedFeature::kept(SHARE_VERSION, 2),
+    SupportedFeature::kept(STREAMS_VERSION, 1),
     SupportedFeature::new(TRANSACTION_VERSION, 0, 2, 2),
 ];
 
@@ -52,6 +66,11 @@ const _: () = {
     }
 };
 
+/// Whether clients hear of the feature. They choose protocols by its finalised level, also where a directory keeps one that is not served.
+pub fn is_served(name: &str) -> bool {
+    served_features().any(|feature| feature.name == name)
+}
+
 /// Features that are served at some level above 0: what ApiVersions and registrations name.
 pub fn served_features() -> impl Iterator<Item = &'static SupportedFeature> {
     FEATURES.iter().filter(|feature| feature.level_max > 0)
@@ -63,9 +82,11 @@ pub fn unserved_features(image: &Image) -> Vec<UnservedFeature> {
 }
 
 fn unserved_level(name: &str, level: i16) -> Option<UnservedFeature> {
-    let served = FEATURES.iter().find(|feature| feature.name == name).map_or((0, 0), |feature| (feature.level_min, feature.level_max));
-    let is_served = (served.0..=served.1).contains(&level);
-    (!is_served).then(|| UnservedFeature { name: name.to_owned(), level, served })
+    let known = FEATURES.iter().find(|feature| feature.name == name);
+    let is_open =
+        known.is_some_and(|feature| (feature.level_min..=feature.level_kept_max).contains(&level)) || (known.is_none() && level == 0);
+    let served = known.map_or((0, 0), |feature| (feature.level_min, feature.level_max));
+    (!is_open).then(|| UnservedFeature { name: name.to_owned(), level, served })
 }
 
 /// A finalised feature beyond what is served.
@@ -151,7 +172,14 @@ mod tests {
     #[test]
     fn unserved_levels_are_named() {
         let mut image = Image::empty();
-        for (name, level) in [(METADATA_VERSION, 33), (TRANSACTION_VERSION, 3), (ELR_VERSION, 1), ("tea.version", 1)] {
+        for (name, level) in [
+            (METADATA_VERSION, 33),
+            (TRANSACTION_VERSION, 3),
+            (ELR_VERSION, 1),
+            (SHARE_VERSION, 2),
+            (STREAMS_VERSION, 2),
+            ("tea.version", 1),
+        ] {
             let record = MetadataRecord::from(FeatureLevelRecord { name: Str::from(name), feature_level: level, ..Default::default() });
             image.apply(&record).expect("applies");
         }
@@ -159,6 +187,7 @@ mod tests {
         assert_eq!(
             unserved,
             [
+                "streams.version is finalised at 2, this broker serves 0 to 0",
                 "tea.version is finalised at 1, this broker serves 0 to 0",
                 "transaction.version is finalised at 3, this broker serves 0 to 2"
             ]

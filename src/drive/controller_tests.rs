@@ -19,6 +19,7 @@ use crate::cluster::kraft::control::ControlRecord;
 use crate::cluster::kraft::quorum_state::QuorumState;
 use crate::cluster::kraft::replay::Replay;
 use crate::config::{Config, Sources};
+use crate::disk::directories::DataDirectory;
 use crate::log::directory_files::decode_uuid;
 use crate::rt;
 use crate::wire::batch::BatchIterator;
@@ -291,20 +292,19 @@ fn directories_are_looked_at_before_they_are_touched() {
     let formatted = include_bytes!("../cluster/kraft/testdata/formatted.checkpoint");
     let directory = tempfile::tempdir().expect("a directory");
     let metadata = directory.path().join(METADATA_DIRECTORY);
-    inspect_blocking(directory.path(), 1, &[DIRECTORY]).expect("an empty directory is served");
+    let data = |id| [DataDirectory { id, path: directory.path().to_owned() }];
+    inspect_blocking(directory.path(), 1, &data(DIRECTORY)).expect("an empty directory is served");
 
     fs::create_dir(&metadata).expect("made");
     // Behind a live log's end lie zeros.
     fs::write(metadata.join("00000000000000000000.log"), [&standalone_log[..], &[0; 100]].concat()).expect("written");
     let voter = decode_uuid("Mtkv82QQT8COhVuR_d1LKg").expect("an id");
-    inspect_blocking(directory.path(), 1, &[voter]).expect("a standalone node of Kafka is served");
-    let Err(StartRefused::Unservable(reasons)) = inspect_blocking(directory.path(), 2, &[voter]) else { panic!("another node's") };
+    inspect_blocking(directory.path(), 1, &data(voter)).expect("a standalone node of Kafka is served");
+    let Err(StartRefused::Unservable(reasons)) = inspect_blocking(directory.path(), 2, &data(voter)) else { panic!("another node's") };
     assert_eq!(reasons.len(), 5, "four partitions and the voters: {reasons:?}");
 
     fs::remove_file(metadata.join("00000000000000000000.log")).expect("removed");
     fs::write(metadata.join("00000000000000000000-0000000000.checkpoint"), formatted).expect("written");
-    let Err(StartRefused::Unservable(reasons)) = inspect_blocking(directory.path(), 1, &[DIRECTORY]) else { panic!("more than we serve") };
-    assert_eq!(reasons.len(), 2, "{reasons:?}");
-    assert!(reasons.iter().any(|reason| reason.contains("share.version is finalised at 2")), "{reasons:?}");
+    inspect_blocking(directory.path(), 1, &data(DIRECTORY)).expect("share and streams groups may be allowed where there is none");
     assert_eq!(fs::read_dir(&metadata).expect("there").count(), 1, "nothing was written");
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+use super::unserved_groups::reasons_against_groups_blocking;
 use crate::cluster::Image;
 use crate::cluster::MetadataRecord;
 use crate::cluster::decide::start::unservable;
@@ -14,7 +15,7 @@ use crate::cluster::kraft::control::Voter;
 use crate::cluster::kraft::quorum_state::{QuorumState, QuorumStateError};
 use crate::cluster::kraft::replay::{Replay, ReplayError, Replayed};
 use crate::cluster::kraft::snapshot::{PARTIAL_SUFFIX, QuorumFacts, SnapshotContent, SnapshotError, SnapshotId, read_snapshot};
-use crate::disk::directories::{DirectoryError, write_small_file_blocking};
+use crate::disk::directories::{DataDirectory, DirectoryError, write_small_file_blocking};
 use crate::rt;
 use crate::rt::file::{
     Durability, File, FileError, OpenMode, create_directory_blocking, list_directory_blocking, remove, remove_blocking, rename,
@@ -63,12 +64,12 @@ impl MetadataFiles {
     /// formatter's is not, because nothing else says what is in it.
     pub fn read_start_blocking(&self) -> Result<StartingPoint, MetadataFilesError> {
         let mut start = StartingPoint::default();
-        if let Some(bytes) = self.read_blocking(&self.directory.join(QUORUM_STATE))? {
+        if let Some(bytes) = read_file_blocking(&self.directory.join(QUORUM_STATE))? {
             start.quorum_state = Some(QuorumState::decode(&String::from_utf8_lossy(&bytes))?);
         }
         for id in self.snapshots_blocking()?.into_iter().rev() {
             let path = self.directory.join(id.file_name());
-            match read_snapshot(self.read_blocking(&path)?.unwrap_or_default()) {
+            match read_snapshot(read_file_blocking(&path)?.unwrap_or_default()) {
                 Ok(content) if id == SnapshotId::BOOTSTRAP => {
                     start.bootstrap = content.records.clone();
                     start.snapshot.get_or_insert((id, content));
@@ -79,7 +80,7 @@ impl MetadataFiles {
             }
         }
         if start.bootstrap.is_empty()
-            && let Some(bytes) = self.read_blocking(&self.parent.join(BOOTSTRAP_CHECKPOINT))?
+            && let Some(bytes) = read_file_blocking(&self.parent.join(BOOTSTRAP_CHECKPOINT))?
         {
             let path = self.parent.join(BOOTSTRAP_CHECKPOINT);
             start.bootstrap = read_snapshot(bytes).map_err(|error| MetadataFilesError::Snapshot { path, error })?.records;
@@ -96,15 +97,6 @@ impl MetadataFiles {
         let mut ids: Vec<SnapshotId> = names.iter().filter_map(|name| SnapshotId::from_file_name(name)).collect();
         ids.sort_unstable();
         Ok(ids)
-    }
-
-    fn read_blocking(&self, path: &Path) -> Result<Option<Bytes>, MetadataFilesError> {
-        let file = match File::open_blocking(path, OpenMode::READ) {
-            Err(error) if error.is_not_found() => return Ok(None),
-            file => file?,
-        };
-        let bytes = file.read_at_blocking(file.length()? as usize, 0)?;
-        Ok(Some(bytes.freeze()))
     }
 
     /// Removes what an earlier life did not finish writing.
@@ -172,18 +164,24 @@ impl MetadataFiles {
 ///
 /// Reads the segment files themselves. What a journal of ours still holds beyond them was decided by us, so that it needs no looking at; a last batch that is cut off is not
 /// there yet.
-pub fn inspect_blocking(parent: &Path, node_id: i32, directory_ids: &[uuid::Uuid]) -> Result<(), StartRefused> {
-    let (_, reasons) = look_blocking(parent, node_id, directory_ids)?;
+pub fn inspect_blocking(parent: &Path, node_id: i32, directories: &[DataDirectory]) -> Result<(), StartRefused> {
+    let (paths, ids): (Vec<PathBuf>, Vec<uuid::Uuid>) = directories.iter().map(|directory| (directory.path.clone(), directory.id)).unzip();
+    let (_, reasons) = look_blocking(parent, node_id, &ids, &paths)?;
     if reasons.is_empty() { Ok(()) } else { Err(StartRefused::Unservable(reasons)) }
 }
 
 /// What a metadata log holds, and every reason why this node cannot serve it.
-pub fn look_blocking(parent: &Path, node_id: i32, directory_ids: &[uuid::Uuid]) -> Result<(Image, Vec<String>), StartRefused> {
+pub fn look_blocking(
+    parent: &Path,
+    node_id: i32,
+    directory_ids: &[uuid::Uuid],
+    directories: &[PathBuf],
+) -> Result<(Image, Vec<String>), StartRefused> {
     let files = MetadataFiles::new(parent);
     let start = files.read_start_blocking()?;
     let mut replay = begin_replay(&start)?;
     for segment in segments_from_blocking(files.directory(), replay.next_offset())? {
-        let bytes = files.read_blocking(&segment)?.unwrap_or_default();
+        let bytes = read_file_blocking(&segment)?.unwrap_or_default();
         let whole = whole_batches(&bytes);
         replay.read(bytes.slice(..whole))?;
     }
@@ -195,12 +193,13 @@ pub fn look_blocking(parent: &Path, node_id: i32, directory_ids: &[uuid::Uuid]) 
             image.apply(record).map_err(|error| StartRefused::Unservable(vec![format!("the formatter's {} {error}", record.name())]))?;
         }
     }
-    let reasons = reasons_against(&image, &replayed.facts, start.quorum_state.as_ref(), node_id, directory_ids);
+    let mut reasons = reasons_against(&image, &replayed.facts, start.quorum_state.as_ref(), node_id, directory_ids);
+    reasons.extend(reasons_against_groups_blocking(&image, directories)?);
     Ok((image, reasons))
 }
 
 /// Segment files of the log that may hold `offset` or later ones, oldest first.
-fn segments_from_blocking(directory: &Path, offset: i64) -> Result<Vec<PathBuf>, MetadataFilesError> {
+pub(super) fn segments_from_blocking(directory: &Path, offset: i64) -> Result<Vec<PathBuf>, MetadataFilesError> {
     let mut names = match list_directory_blocking(directory) {
         Err(error) if error.is_not_found() => return Ok(Vec::new()),
         names => names?,
@@ -210,6 +209,16 @@ fn segments_from_blocking(directory: &Path, offset: i64) -> Result<Vec<PathBuf>,
     let base_offset = |name: &String| name.strip_suffix(LOG_SUFFIX).and_then(|digits| digits.parse::<i64>().ok()).unwrap_or(0);
     let passed = names.iter().skip(1).filter(|name| base_offset(name) <= offset).count();
     Ok(names.into_iter().skip(passed).map(|name| directory.join(name)).collect())
+}
+
+/// A whole file; None if there is none.
+pub(super) fn read_file_blocking(path: &Path) -> Result<Option<Bytes>, MetadataFilesError> {
+    let file = match File::open_blocking(path, OpenMode::READ) {
+        Err(error) if error.is_not_found() => return Ok(None),
+        file => file?,
+    };
+    let bytes = file.read_at_blocking(file.length()? as usize, 0)?;
+    Ok(Some(bytes.freeze()))
 }
 
 /// Bytes of the batches at the front that are whole; behind them lie zeros, or a batch that was being written.

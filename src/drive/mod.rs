@@ -10,3 +10,4 @@ pub mod producers;
 #[cfg(test)]
 mod testing;
 pub mod transactions;
+mod unserved_groups;

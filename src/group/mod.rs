@@ -21,7 +21,7 @@ mod timer;
 pub use call::{Call, Caller, OpenTransaction, Reply, Step, Token, coordinator_error};
 pub use consumer::validate_heartbeat;
 pub use coordinator::Coordinator;
-pub use record::{CoordinatorRecord, RecordError};
+pub use record::{CoordinatorRecord, RecordError, unserved_group};
 
 use bytes::Bytes;
 

@@ -3,15 +3,18 @@
 //! A key is an int16 record type and a structure of version 0, a value an int16 version and a structure; a null value is a tombstone (group-coordinator.txt, Kafka's
 //! `GroupCoordinatorRecordSerde`). The value versions written are those of Kafka 4.4 (`GroupCoordinatorRecordHelpers`), so that either broker can take over the other's directory.
 
+use crate::cluster::features::{SHARE_VERSION, STREAMS_VERSION};
 use crate::wire::records::{
     ConsumerGroupCurrentMemberAssignmentKey, ConsumerGroupCurrentMemberAssignmentValue, ConsumerGroupMemberMetadataKey,
     ConsumerGroupMemberMetadataValue, ConsumerGroupMetadataKey, ConsumerGroupMetadataValue, ConsumerGroupPartitionMetadataKey,
     ConsumerGroupPartitionMetadataValue, ConsumerGroupRegularExpressionKey, ConsumerGroupRegularExpressionValue,
     ConsumerGroupTargetAssignmentMemberKey, ConsumerGroupTargetAssignmentMemberValue, ConsumerGroupTargetAssignmentMetadataKey,
     ConsumerGroupTargetAssignmentMetadataValue, GroupMetadataKey, GroupMetadataValue, LegacyOffsetCommitKey, LegacyOffsetCommitValue,
-    OffsetCommitKey, OffsetCommitValue,
+    OffsetCommitKey, OffsetCommitValue, ShareGroupMetadataKey, StreamsGroupMetadataKey,
 };
-use crate::wire::{DecodeError, Decoder, Message, Record, decode_versioned, encode_record_key, encode_versioned, read_record_key_type};
+use crate::wire::{
+    DecodeError, Decoder, Message, Record, Str, decode_versioned, encode_record_key, encode_versioned, read_record_key_type,
+};
 use bytes::Bytes;
 
 /// Written for an offset that outlives the general retention or not, as its committer asked (OffsetCommit v2-4). Later versions have no field for it.
@@ -60,6 +63,16 @@ pub enum CoordinatorRecord {
         key: ConsumerGroupRegularExpressionKey,
         value: Option<ConsumerGroupRegularExpressionValue>,
     },
+}
+
+/// The feature and the id of a group of a kind that is not served, if this key is that of its metadata.
+pub fn unserved_group(key: &[u8]) -> Option<(&'static str, Str)> {
+    let mut key = Decoder::new(Bytes::copy_from_slice(key));
+    match read_record_key_type(&mut key).ok()? {
+        ShareGroupMetadataKey::TYPE => Some((SHARE_VERSION, ShareGroupMetadataKey::decode(&mut key, 0).ok()?.group_id)),
+        StreamsGroupMetadataKey::TYPE => Some((STREAMS_VERSION, StreamsGroupMetadataKey::decode(&mut key, 0).ok()?.group_id)),
+        _ => None,
+    }
 }
 
 /// Why a record of `__consumer_offsets` could not be read.

@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use corelane_wire::Str;
+use corelane_wire::messages::ShareGroupHeartbeatRequest;
 use harness::batch::{Batch, Codec, record};
 use harness::broker::{Broker, BrokerOptions, java_with};
 use harness::own_broker_cases;
 use harness::places;
 use harness::raw::Connection;
 use harness::suite::OwnBrokerCase;
+use harness::wait;
 
 use crate::transactions;
 
@@ -178,24 +181,52 @@ fn a_journal_is_dumped() {
     assert!(said.contains(&format!("name: {TOPIC}-0")) && !said.contains("isvalid: false"), "{said}");
 }
 
-/// A directory that opens, and one whose features are not served; neither is changed.
+/// A directory as Kafka formats it by default opens, and one with a share group does not; neither is changed, not even by a start.
 fn what_opens_of_a_directory_of_kafka_is_told() {
-    let kafka = BrokerOptions::default().target(places::Target::Kafka);
-    for (options, opens) in [(kafka.clone().without_features(&["share.version", "streams.version"]), true), (kafka, false)] {
-        let mut broker = Broker::start(options);
+    for opens in [true, false] {
+        let mut broker = Broker::start(BrokerOptions::default().target(places::Target::Kafka));
         let mut connection = Connection::to(&broker);
         connection.create_topic(TOPIC, 2);
         connection.append(TOPIC, 1, vec![record("key", "value")]);
+        if !opens {
+            join_share_group(&mut connection, "sharers");
+        }
         broker.terminate(Duration::from_secs(60));
         let before = tree(broker.data());
         let told = log_command(&["import", "--dry-run"], broker.data());
         let said = text(&told.stdout);
         assert_eq!(told.status.success(), opens, "{said}{}", text(&told.stderr));
-        assert!(said.contains(&format!("topic {TOPIC} (")) && said.contains(": 2 of 2 partitions here, 2 segments"), "{said}");
+        assert!(said.contains(&format!("topic {TOPIC} (")) && said.contains(": 2 of 2 partitions here, "), "{said}");
         assert!(said.contains("stopped cleanly") && said.contains("finalised features: "), "{said}");
         assert_eq!(said.contains("refused: "), !opens, "{said}");
-        assert!(opens || said.contains("share.version"), "{said}");
+        let reason = "feature share.version is finalised at 2 and group sharers needs it";
+        assert_eq!(said.contains(reason), !opens, "{said}");
         assert_eq!(tree(broker.data()), before, "something was changed");
+        start_on_a_directory_of_kafka(&broker, opens, reason);
+        assert!(opens || tree(broker.data()) == before, "a start that was refused has changed something");
+    }
+}
+
+fn join_share_group(connection: &mut Connection, group: &str) {
+    connection.wait_for_coordinator(group);
+    let request = ShareGroupHeartbeatRequest {
+        group_id: Str::from(group),
+        member_id: Str::from("AAAAAAAAAAAAAAAAAAAAAQ"),
+        subscribed_topic_names: Some(vec![Str::from(TOPIC)]),
+        ..Default::default()
+    };
+    wait::until("the share group", wait::PATIENCE, || (connection.call(1, &request).error_code == 0).then_some(()));
+}
+
+fn start_on_a_directory_of_kafka(broker: &Broker, opens: bool, reason: &str) {
+    let mut ours = Broker::prepare_on(BrokerOptions::default().target(places::Target::Corelane), broker.data());
+    ours.begin();
+    if opens {
+        wait::until("it to be ready", wait::PATIENCE, || ours.is_ready().then_some(()));
+        assert_eq!(Connection::to(&ours).end_offset(TOPIC, 1), 1);
+    } else {
+        let ended = ours.wait_for_end(wait::PATIENCE);
+        assert!(!ended.success() && ours.log().contains(reason), "{ended}: {}", ours.log());
     }
 }
 

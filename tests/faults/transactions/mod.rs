@@ -86,8 +86,8 @@ fn transfer_until(broker: &mut Broker, tellers: &mut [Teller], enough: u64, seed
 
 /// Open, committed, aborted and decided transactions in a directory of the original, which was killed in the middle of them: they open here and come to their ends.
 fn transactions_of_apache_kafka_open_in_place() {
-    let features = ["group.version", "share.version", "streams.version"];
-    let mut original = Broker::start(BrokerOptions::default().target(Target::Kafka).without_features(&features));
+    // As it is formatted by default, with share and streams groups allowed.
+    let mut original = Broker::start(BrokerOptions::default().target(Target::Kafka));
     let mut connection = Connection::to(&original);
     connection.create_topic(TOPIC, PARTITIONS);
     connection.wait_for_coordinator(GROUP);
