@@ -1,14 +1,14 @@
 //! Fetch: the session, one plan from each owner, the long poll, and an answer made of memory and file ranges (semantics of KafkaApis.handleFetchRequest and DelayedFetch).
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
 use super::fetch_session::{FINAL_EPOCH, FetchContext, NamedPartition, PartitionOutcome, WantedPartition};
-use super::{Answer, RequestContext, Response};
+use super::{Answer, Departure, RequestContext, Response};
 use crate::cluster::TopicIdPartition;
 use crate::partition::{FileRange, Piece};
 use crate::rt::{self, ShardId};
@@ -130,7 +130,7 @@ impl<'a> Fetch<'a> {
             .collect()
     }
 
-    /// Waits until a partition has more to tell than `seen`; false when the time is over.
+    /// Waits until a partition has more to tell than `seen`; false when the time is over, or nobody waits any more.
     async fn wait_for_change(&self, seen: &[ReadResult], deadline: Instant) -> bool {
         let missing_bytes = self.min_bytes.saturating_sub(seen.iter().map(ReadResult::bytes).sum()) as u64;
         let by_owner = self.by_owner();
@@ -143,7 +143,7 @@ impl<'a> Fetch<'a> {
             watches.push(self.context.shard.call(owner, ShardRequest::Watch { items, missing_bytes }));
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        rt::timeout(left, first(&mut watches)).await.is_ok()
+        rt::timeout(left, first(&mut watches, &self.context.connection.departure)).await.is_ok_and(|has_changed| has_changed)
     }
 
     fn response(&self, session: FetchContext, results: Vec<ReadResult>) -> (FetchResponse, SmallVec<[FileRange; 1]>) {
@@ -284,15 +284,16 @@ fn records(pieces: Vec<Piece>, files: &mut SmallVec<[FileRange; 1]>) -> Records 
     records
 }
 
-/// The first of `calls` to be answered.
-async fn first(calls: &mut [Call]) {
+/// Waits for the first of `calls` to be answered; false if the client has gone before.
+async fn first(calls: &mut [Call], departure: &Departure) -> bool {
+    let mut departed = pin!(departure.announced());
     poll_fn(|context| {
         for call in calls.iter_mut() {
             if Pin::new(call).poll(context).is_ready() {
-                return Poll::Ready(());
+                return Poll::Ready(true);
             }
         }
-        Poll::Pending
+        departed.as_mut().poll(context).map(|()| false)
     })
-    .await;
+    .await
 }

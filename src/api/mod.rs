@@ -24,7 +24,7 @@ pub mod topics;
 pub mod traffic;
 pub mod transactions;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -38,6 +38,7 @@ pub use self::response::{Answer, CloseReason, Response};
 pub use self::traffic::Traffic;
 use crate::config::Listener;
 use crate::rt::stages::Stages;
+use crate::rt::sync::Notify;
 use crate::shard::Shard;
 use crate::wire::messages::RequestHeader;
 use crate::wire::{ApiKey, Decoder, Message, Str};
@@ -54,6 +55,28 @@ pub struct ConnectionContext {
     pub fetch_sessions: Rc<RefCell<FetchSessions>>,
     /// Which shards its requests go to.
     pub traffic: Traffic,
+    /// Whether the client has gone, or at least sends nothing more.
+    pub departure: Departure,
+}
+
+/// Tells a request that waits for something to happen that nobody may be there any more to hear of it.
+#[derive(Default)]
+pub struct Departure {
+    is_over: Cell<bool>,
+    bell: Notify,
+}
+
+impl Departure {
+    /// The client has gone.
+    pub fn announce(&self) {
+        self.is_over.set(true);
+        self.bell.notify_all();
+    }
+
+    /// Resolves when it has.
+    pub async fn announced(&self) {
+        self.bell.until(|| self.is_over.get()).await;
+    }
 }
 
 impl ConnectionContext {

@@ -18,6 +18,7 @@ use super::pipeline::Pipeline;
 use crate::api::{self, Answer, Begun, CloseReason, ConnectionContext, Response};
 use crate::rt::file::File;
 use crate::rt::stages::{Moment, Stages};
+use crate::rt::sync::Permit;
 use crate::rt::{self, ShardId, net::Stream};
 use crate::shard::Shard;
 use crate::wire::Chunk;
@@ -87,6 +88,7 @@ pub async fn serve(
         }
     });
     let mut reader = Reader {
+        shard: &shard,
         stream: &stream,
         buffer: BytesMut::from(unread),
         last_read: Instant::now(),
@@ -109,7 +111,7 @@ async fn read_requests(
     failure: &RefCell<Option<Ended>>,
 ) -> Ended {
     loop {
-        let (frame, stages) = match reader.frame().await {
+        let Frame { bytes: frame, stages, arriving } = match reader.frame().await {
             Ok(Some(frame)) => frame,
             Ok(None) => return Ended::ByClient,
             Err(ended) => return ended,
@@ -119,6 +121,7 @@ async fn read_requests(
         }
         let request_bytes = frame.len();
         let held = shard.request_memory().acquire(request_bytes).await;
+        drop(arriving);
         pipeline.room(request_bytes, reader.limits).await;
         stages.mark(Moment::Admitted);
         reader.activity.busy.set(reader.activity.busy.get() + 1);
@@ -233,8 +236,18 @@ async fn send_range(stream: &Stream, file: &File, position: u64, length: usize) 
     Ok(())
 }
 
+/// A whole frame without its size.
+struct Frame {
+    bytes: Bytes,
+    /// From its first byte on.
+    stages: Stages,
+    /// Room that a large one took while it arrived.
+    arriving: Option<Permit>,
+}
+
 /// Cuts the byte stream into frames: a big-endian size of four bytes, then so many bytes.
 struct Reader<'a> {
+    shard: &'a Shard,
     stream: &'a Stream,
     buffer: BytesMut,
     /// When bytes came last: what lies in the buffer between two frames came then, because nothing is read before a whole frame has been cut off.
@@ -246,8 +259,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The next frame without its size, and its stages from its first byte on; `None` when the client has closed between two frames.
-    async fn frame(&mut self) -> Result<Option<(Bytes, Stages)>, Ended> {
+    /// The next frame; `None` when the client has closed between two frames.
+    async fn frame(&mut self) -> Result<Option<Frame>, Ended> {
         // A frame that has begun while the one before it was served has its whole time from now on: until now nobody read it.
         self.activity.frame_since.set((!self.buffer.is_empty()).then(Instant::now));
         if self.buffer.is_empty() {
@@ -267,6 +280,7 @@ impl Reader<'_> {
             return Err(Ended::FrameSize(size));
         }
         let total = 4 + size as usize;
+        let arriving = if total > FRAME_STEP_BYTES { Some(self.room_for(total).await) } else { None };
         while self.buffer.len() < total {
             let missing = total - self.buffer.len();
             if !self.fill(missing.min(FRAME_STEP_BYTES.max(self.buffer.len()))).await? {
@@ -276,7 +290,19 @@ impl Reader<'_> {
         let mut frame = self.buffer.split_to(total);
         self.activity.frame_since.set(None);
         stages.mark(Moment::FrameRead);
-        Ok(Some((frame.split_off(4).freeze(), stages)))
+        Ok(Some(Frame { bytes: frame.split_off(4).freeze(), stages, arriving }))
+    }
+
+    /// Waits for room for a large frame before more than a step of it is read. The client's time for it goes on when it has room.
+    async fn room_for(&self, frame_bytes: usize) -> Permit {
+        let budget = self.shard.arriving_memory();
+        if let Some(permit) = budget.try_acquire(frame_bytes) {
+            return permit;
+        }
+        self.activity.frame_since.set(None);
+        let permit = budget.acquire(frame_bytes).await;
+        self.activity.frame_since.set(Some(Instant::now()));
+        permit
     }
 
     /// Reads what is there, with room for at least `bytes`; false at the end of the stream.

@@ -17,7 +17,7 @@ use slab::Slab;
 
 use self::connection::{Activity, Ended};
 use self::limits::Limits;
-use crate::api::{ConnectionContext, FetchSessions, Traffic};
+use crate::api::{ConnectionContext, Departure, FetchSessions, Traffic};
 use crate::config::{Config, Listener as ListenerSettings};
 use crate::rt::net::{SocketOptions, Stream};
 use crate::rt::{self, ShardId};
@@ -26,6 +26,9 @@ use crate::shard::{ClientHandler, Served, Shard};
 
 /// How often the connections of a shard are looked through for idle and stuck ones.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A client that has been silent for so long, and waits for an answer, is looked at: nobody reads its socket meanwhile, so nobody would notice that it has gone.
+const DEPARTURE_LOOK: Duration = Duration::from_secs(2);
 
 /// How long requests under way may take to finish at a clean stop.
 const STOP_GRACE: Duration = Duration::from_secs(3);
@@ -48,6 +51,7 @@ pub struct Net {
 struct Open {
     stream: Rc<Stream>,
     activity: Rc<Activity>,
+    context: Rc<ConnectionContext>,
 }
 
 impl Net {
@@ -82,14 +86,16 @@ impl Net {
             }
         };
         let activity = Rc::new(Activity { last: Cell::new(Instant::now()), frame_since: Cell::new(None), busy: Cell::new(0) });
-        let place = self.open.borrow_mut().insert(Open { stream: Rc::clone(&stream), activity: Rc::clone(&activity) });
         let context = Rc::new(ConnectionContext {
             listener: Arc::clone(&self.listeners[listener_index]),
             local_address: stream.local_addr(),
             peer_address,
             fetch_sessions: Rc::clone(&self.fetch_sessions),
             traffic: Traffic::new(shard.id(), shard.shards(), moved_at, !shard.config().connection_move_enable()),
+            departure: Departure::default(),
         });
+        let open = Open { stream: Rc::clone(&stream), activity: Rc::clone(&activity), context: Rc::clone(&context) };
+        let place = self.open.borrow_mut().insert(open);
         let ended = connection::serve(shard, Rc::clone(&stream), context, self.limits(), activity, unread).await;
         drop(self.open.borrow_mut().remove(place));
         match ended {
@@ -114,10 +120,13 @@ impl Net {
             self.client_errors.next_second();
             let (now, limits) = (Instant::now(), self.limits());
             for (_, open) in self.open.borrow().iter() {
+                let is_busy = open.activity.busy.get() > 0;
                 let stuck = open.activity.frame_since.get().is_some_and(|since| now.duration_since(since) > limits.frame_time_max);
-                let idle = open.activity.busy.get() == 0 && now.duration_since(open.activity.last.get()) > limits.idle_max;
+                let idle = !is_busy && now.duration_since(open.activity.last.get()) > limits.idle_max;
                 if stuck || idle {
                     let _already_gone = open.stream.shutdown(Shutdown::Both);
+                } else if is_busy && now.duration_since(open.activity.last.get()) > DEPARTURE_LOOK && open.stream.is_left_by_peer() {
+                    open.context.departure.announce();
                 }
             }
         }

@@ -202,6 +202,14 @@ impl Stream {
         })
     }
 
+    /// Whether the peer has ended its direction, or the connection is broken, whatever is left to be read.
+    pub fn is_left_by_peer(&self) -> bool {
+        let mut entry = libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+        // SAFETY: one entry that outlives the call, which does not wait.
+        let count = unsafe { libc::poll(&mut entry, 1, 0) };
+        count == 1 && entry.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
+    }
+
     /// Appends what has arrived, at least one byte, at most the buffer's spare capacity (4 KiB is made if there is none). 0 means that the peer has ended its direction. Dropping the future
     /// loses nothing.
     pub async fn read(&self, buffer: &mut BytesMut) -> io::Result<usize> {

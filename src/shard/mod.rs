@@ -76,6 +76,7 @@ pub struct Shard {
     /// Appends are admitted one after the other, also while one of them waits for room in the journal.
     admission: Budget,
     request_memory: Budget,
+    arriving_memory: Budget,
     validation_memory: Budget,
     image_changed: Notify,
     producer_ids: ProducerIds,
@@ -130,7 +131,8 @@ impl Shard {
             admission: Budget::new(1),
             producer_ids: ProducerIds::default(),
             stopped: Notify::new(),
-            request_memory: Budget::new(request_memory_bytes),
+            request_memory: Budget::new(request_memory_bytes - request_memory_bytes / 2),
+            arriving_memory: Budget::new(request_memory_bytes / 2),
             validation_memory: Budget::new(VALIDATION_MEMORY_BYTES),
             image_changed: Notify::new(),
             stopping: Cell::new(false),
@@ -211,9 +213,14 @@ impl Shard {
         settings
     }
 
-    /// Room for the bytes of a request while it is read and answered (`queued.max.request.bytes`).
+    /// Room for the bytes of a request that is there, until it is answered: half of what requests may hold (`shard.queued.bytes.max`, `queued.max.request.bytes`).
     pub fn request_memory(&self) -> &Budget {
         &self.request_memory
+    }
+
+    /// Room for the bytes of a large request that is still arriving: the other half, so that clients that send slowly hold back nobody who does not send as much himself.
+    pub fn arriving_memory(&self) -> &Budget {
+        &self.arriving_memory
     }
 
     /// Room for what the validation of a batch may hold, which is `bytes` at a time.

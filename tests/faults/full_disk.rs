@@ -24,6 +24,7 @@ use libtest_mimic::Trial;
 
 const CASES: &[OwnBrokerCase] = own_broker_cases![
     producing_is_refused_until_there_is_room,
+    a_broker_that_was_killed_on_a_full_disk_starts_there_again,
     placement_that_finds_no_room_goes_on_when_there_is_some,
     a_disk_that_stays_full_does_not_fill_the_journal,
     a_full_directory_holds_back_nothing_of_the_others,
@@ -73,6 +74,28 @@ fn producing_is_refused_until_there_is_room() {
 
     delete(&mut connection, "large");
     goes_on(&broker, &mut connection, TOPIC, 0);
+}
+
+/// Otherwise nothing could ever be let go of. Everything that was acknowledged is there, and when a topic goes producing goes on.
+fn a_broker_that_was_killed_on_a_full_disk_starts_there_again() {
+    let disk = Disk::mount().expect("it could be mounted before");
+    let mut broker = start(&disk);
+    let mut connection = Connection::to(&broker);
+    connection.create_topic(TOPIC, 1);
+    connection.create_topic_with("large", 1, &[("file.delete.delay.ms", "100"), ("segment.bytes", "4194304")]);
+    let large = fill(&mut connection, "large");
+    for _ in 0..3 {
+        broker.kill();
+        broker.restart();
+        let mut connection = Connection::to(&broker);
+        connection.wait_for_leaders("large", 1);
+        assert_eq!(connection.read_all("large", 0, 0).len(), large);
+    }
+    assert!(broker.log().contains("as good as full"), "{}", broker.log());
+    let mut connection = Connection::to(&broker);
+    connection.wait_for_leaders(TOPIC, 1);
+    delete(&mut connection, "large");
+    wait::until("producing to go on", Duration::from_secs(60), || outcome(&mut connection, TOPIC).is_none().then_some(()));
 }
 
 /// Somebody else takes the last block while records still wait in the journal: placement meets the full disk, and asks for no restart.

@@ -20,6 +20,8 @@ pub const CASES: &[OwnBrokerCase] = own_broker_cases![
     listeners_share_max_connections,
     a_listener_has_a_bound_of_its_own,
     idle_connections_are_closed,
+    a_client_that_left_while_it_waited_gives_its_place_back,
+    a_large_frame_waits_for_memory_and_small_ones_do_not,
     a_frame_that_is_not_completed_ends_its_connection,
     a_frame_that_waits_behind_another_is_not_late,
     bytes_under_way_are_bounded,
@@ -119,6 +121,43 @@ fn idle_connections_are_closed() {
         assert!(idle_for >= IDLE_MAX, "closed after {idle_for:?}");
     });
     waiting.receive::<FetchRequest>(11, parked).expect("who waits for an answer is not idle");
+}
+
+/// Nobody reads the socket of a client that waits for records; that it has gone is noticed all the same.
+fn a_client_that_left_while_it_waited_gives_its_place_back() {
+    let broker = Broker::start(BrokerOptions::default().set("max.connections", 1));
+    let mut waiting = Connection::to(&broker);
+    waiting.create_topic("left", 1);
+    let mut parked = fetch_request(&[("left", 0, 0)]);
+    parked.max_wait_ms = i32::MAX;
+    waiting.send(11, &parked).expect("the connection lives");
+    waiting.assert_silent(A_WHILE);
+    drop(waiting);
+    let (mut next, asked) = ask(broker.address());
+    next.receive::<ApiVersionsRequest>(0, asked).expect("an answer: the place is free");
+}
+
+/// What is still arriving counts as well: a second large frame is not read beside the first, a small one is.
+fn a_large_frame_waits_for_memory_and_small_ones_do_not() {
+    const TOTAL: usize = 2 << 20;
+    const LARGE: usize = 700 << 10;
+    let broker = Broker::start(
+        BrokerOptions { arguments: vec!["--shards".into(), "1".into()], ..BrokerOptions::default() }.set("shard.queued.bytes.max", TOTAL),
+    );
+    let (mut slow, mut large, mut small) = (Connection::to(&broker), Connection::to(&broker), Connection::to(&broker));
+    small.create_topic("large", 1);
+    slow.send_bytes(&(LARGE as i32).to_be_bytes());
+    slow.send_bytes(&vec![0; LARGE / 2]);
+    // It has been seen when another connection is answered that comes after it.
+    small.call(0, &ApiVersionsRequest::default());
+    let records = Batch::of(vec![record("k", "v".repeat(LARGE))]).encode();
+    let asked = large.send(9, &produce_request("large", 0, -1, records)).expect("the connection lives");
+    for _ in 0..20 {
+        small.append("large", 0, vec![record("k", "small")]);
+    }
+    large.assert_silent(A_WHILE);
+    drop(slow);
+    large.receive::<ProduceRequest>(9, asked).expect("an answer when there is room");
 }
 
 /// Not even if a byte of it comes now and then.

@@ -40,7 +40,8 @@ pub(super) const ROWS: &[Setting] = settings! {
     "connection.queued.bytes.max": Long = "4194304", AtLeast(64 * KIB), ReadOnly, Works;
 
     /// Bytes of requests that all connections of one shard may hold together, unless `queued.max.request.bytes` says
-    /// less. Beyond, requests wait to be read until others are answered.
+    /// less: half of it those that are there and not answered yet, half of it those of more than 256 KiB that are still
+    /// arriving. Beyond, requests wait to be read until others are answered.
     "shard.queued.bytes.max": Long = "134217728", AtLeast(MIB), ReadOnly, Works;
 
     /// Memory of one shard for recently written records, from which consumers at the tail are served.

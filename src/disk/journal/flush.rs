@@ -18,8 +18,10 @@ pub struct Unflushed {
     written: Option<GroupSequence>,
     /// Oldest first; each with whether its own write was durable.
     groups: VecDeque<(GroupSequence, bool)>,
-    /// Somebody has asked that everything up to here be flushed, whether or not anybody waits for it.
+    /// Somebody has asked that everything up to here be flushed, whether or not anybody waits for it. Of several requests the oldest, so that it does not wait for those after it,
+    /// and the newest, which is left when the oldest is met.
     requested: Option<GroupSequence>,
+    requested_newest: GroupSequence,
     is_flushing: bool,
 }
 
@@ -41,6 +43,7 @@ impl Unflushed {
 
     pub fn request(&mut self, sequence: GroupSequence) {
         self.requested.get_or_insert(sequence);
+        self.requested_newest = self.requested_newest.max(sequence);
     }
 
     /// Begins a flush if somebody needs one of what is written; `first_waiter` is the oldest group that anybody waits for. The flush covers everything up to the group returned.
@@ -55,7 +58,9 @@ impl Unflushed {
     /// A flush has covered everything up to `target`. Up to where all is durable now.
     pub fn flushed(&mut self, target: GroupSequence) -> GroupSequence {
         self.is_flushing = false;
-        self.requested = self.requested.filter(|requested| *requested > target);
+        if self.requested.is_some_and(|requested| requested <= target) {
+            self.requested = Some(self.requested_newest).filter(|newest| *newest > target);
+        }
         let mut durable = target;
         while let Some((sequence, is_durable)) = self.groups.front().copied().filter(|group| group.0 <= target || group.1) {
             debug_assert!(sequence <= target || is_durable);
@@ -159,6 +164,27 @@ mod tests {
 
     const fn group(number: u64) -> GroupSequence {
         GroupSequence(number)
+    }
+
+    /// A request that comes while an earlier one is being met is met after it.
+    #[test]
+    fn no_request_is_lost() {
+        let mut unflushed = Unflushed::default();
+        for number in 1..=2 {
+            assert!(!unflushed.written(group(number), false));
+            unflushed.request(group(number));
+            if number == 1 {
+                assert_eq!(unflushed.begin(None), Some(group(1)));
+            }
+        }
+        unflushed.request(group(4));
+        assert_eq!(unflushed.flushed(group(1)), group(1));
+        assert_eq!(unflushed.begin(None), None, "the newest is not written yet, and with it comes the second");
+        for number in 3..=4 {
+            assert!(!unflushed.written(group(number), false));
+        }
+        assert_eq!(unflushed.begin(None), Some(group(4)));
+        assert_eq!((unflushed.flushed(group(4)), unflushed.requested), (group(4), None));
     }
 
     #[test]

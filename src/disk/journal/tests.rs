@@ -51,7 +51,7 @@ fn payload(number: i64, bytes: usize) -> Vec<u8> {
 
 /// Stands in for placement and its checkpoint: everything durable is placed, its space is free.
 fn place_all(journal: &Journal) {
-    for work in journal.durable_work() {
+    while let Some(work) = journal.durable_work(&PARTITION) {
         journal.strike_off(&work.partition, work.last_number, NOTHING_PLACED);
     }
     journal.checkpointed(journal.replay_start());
@@ -325,7 +325,7 @@ fn weaker_entries_share_the_order_and_not_the_flushes() {
         }
         assert_eq!(journal.statistics().flushes, 0);
         assert_eq!(replayed(&ring, journal.replay_start()), (0..5).collect::<Vec<_>>(), "a killed process leaves them in the ring");
-        assert!(journal.durable_work().is_empty(), "nothing of it is placed yet");
+        assert!(journal.durable_work(&PARTITION).is_none(), "nothing of it is placed yet");
 
         let written = journal.append(&header(5), &[&payload(5, 500)]).unwrap();
         journal.wait_durable(written.sequence).await.unwrap();

@@ -10,7 +10,7 @@ use super::{Appender, EntryHeader, GroupSequence, Journal, JournalError, Journal
 use crate::cluster::TopicIdPartition;
 use crate::disk::checkpoint::PlacedEnd;
 use crate::disk::placement::PlacementTarget;
-use crate::disk::placement::backlog::{Carry, Gone, PlacementWork};
+use crate::disk::placement::backlog::{Carry, Gone, PlacementWork, Waiting};
 use crate::rt;
 use crate::rt::sync::Notify;
 
@@ -55,10 +55,16 @@ impl Journal {
         self.state.borrow().is_under_pressure()
     }
 
-    /// Durable changes that wait for placement, the oldest first.
-    pub fn durable_work(&self) -> Vec<PlacementWork> {
+    /// Partitions with durable changes that wait for placement, the oldest first.
+    pub fn durable_waiting(&self) -> Vec<Waiting> {
         let state = self.state.borrow();
-        state.backlog.durable_work(state.durable)
+        state.backlog.durable(state.durable)
+    }
+
+    /// Durable changes of a partition, as many as a round takes.
+    pub fn durable_work(&self, partition: &TopicIdPartition) -> Option<PlacementWork> {
+        let state = self.state.borrow();
+        state.backlog.durable_work(partition, state.durable)
     }
 
     /// Changes that wait for placement, durable or not.

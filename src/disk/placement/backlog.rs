@@ -16,6 +16,9 @@ use crate::disk::journal::entry::ENTRY_HEADER_BYTES;
 use crate::disk::journal::group::BLOCK_BYTES;
 use crate::disk::journal::{EntryHeader, GroupSequence, JournalError};
 
+/// Changes of one partition that a round takes: they are copied, planned and struck off in one go each, a tenth of a microsecond a change.
+pub const CHANGES_AT_ONCE: usize = 2_000;
+
 /// All partitions of a shard, with what waits for placement.
 #[derive(Default)]
 pub struct Backlog {
@@ -135,6 +138,14 @@ impl Change {
     }
 }
 
+/// A partition that has something for a round of placement.
+pub struct Waiting {
+    pub partition: TopicIdPartition,
+    pub directory: Rc<Path>,
+    /// The group with its oldest change.
+    oldest_sequence: Option<GroupSequence>,
+}
+
 /// The changes of one partition that a round of placement carries out.
 pub struct PlacementWork {
     pub partition: TopicIdPartition,
@@ -143,8 +154,8 @@ pub struct PlacementWork {
     pub changes: Vec<Change>,
     /// Number of the last change; what comes later waits for another round.
     pub last_number: u64,
-    /// The group with the oldest change of this partition.
-    pub oldest_sequence: Option<GroupSequence>,
+    /// More is durable than one round takes.
+    pub has_more: bool,
 }
 
 impl Backlog {
@@ -206,16 +217,22 @@ impl Backlog {
         needless
     }
 
-    /// Durable changes of all partitions that have any, those that wait longest first.
-    pub fn durable_work(&self, durable: GroupSequence) -> Vec<PlacementWork> {
-        let mut works: Vec<PlacementWork> = self
-            .sites
-            .iter()
-            .filter(|(_, site)| site.failure.is_none())
-            .filter_map(|(partition, site)| site.durable_work(*partition, durable))
-            .collect();
-        works.sort_unstable_by_key(|work| work.oldest_sequence);
-        works
+    /// All partitions that have durable changes, those that wait longest first.
+    pub fn durable(&self, durable: GroupSequence) -> Vec<Waiting> {
+        let waiting = self.sites.iter().filter(|(_, site)| site.failure.is_none()).filter_map(|(partition, site)| {
+            let oldest_sequence = site.items.front()?.sequence;
+            let is_durable = oldest_sequence <= Some(durable);
+            is_durable.then(|| Waiting { partition: *partition, directory: site.directory.clone(), oldest_sequence })
+        });
+        let mut waiting: Vec<Waiting> = waiting.collect();
+        waiting.sort_unstable_by_key(|waiting| waiting.oldest_sequence);
+        waiting
+    }
+
+    /// The first durable changes of a partition, no more than `CHANGES_AT_ONCE`.
+    pub fn durable_work(&self, partition: &TopicIdPartition, durable: GroupSequence) -> Option<PlacementWork> {
+        let site = self.sites.get(partition).filter(|site| site.failure.is_none())?;
+        site.durable_work(*partition, durable)
     }
 
     /// Strikes off what a round has placed, up to and with the change of that number. Returns the groups that no longer wait for it; none if the partition is gone.
@@ -390,15 +407,18 @@ impl Site {
         // A cut is looked at first in its round or not at all: what is written after it may begin in a block that only exists once all before is done.
         let is_ready =
             |(index, item): &(usize, &Item)| item.sequence <= Some(durable) && (*index == 0 || !matches!(item.change, Change::Cut(_)));
-        let durable_items = || self.items.iter().enumerate().take_while(is_ready).map(|(_, item)| item);
-        let last_number = durable_items().last()?.number;
+        let mut durable_items = self.items.iter().enumerate().take_while(is_ready).map(|(_, item)| item);
+        let mut last_number = None;
+        let taken = durable_items.by_ref().take(CHANGES_AT_ONCE);
+        let changes = taken.inspect(|item| last_number = Some(item.number)).map(|item| item.change.clone()).collect();
+        let has_more = durable_items.next().is_some();
         Some(PlacementWork {
             partition,
             directory: self.directory.clone(),
             placed: self.placed,
-            changes: durable_items().map(|item| item.change.clone()).collect(),
-            last_number,
-            oldest_sequence: self.items[0].sequence,
+            changes,
+            last_number: last_number?,
+            has_more,
         })
     }
 }
@@ -434,6 +454,11 @@ mod tests {
         backlog
     }
 
+    /// What a round would take.
+    fn works(backlog: &Backlog, durable: GroupSequence) -> Vec<PlacementWork> {
+        backlog.durable(durable).iter().filter_map(|waiting| backlog.durable_work(&waiting.partition, durable)).collect()
+    }
+
     fn write(position: u32) -> Change {
         Change::Write { segment_base: 0, position, end_offset: i64::from(position) + 1, bytes: Bytes::from_static(b"batch") }
     }
@@ -445,12 +470,12 @@ mod tests {
         backlog.push(&partition(0), GroupSequence(2), write(0));
         backlog.push(&partition(1), GroupSequence(3), write(5));
         backlog.push(&partition(2), GroupSequence(3), write(0));
-        let works = backlog.durable_work(GroupSequence(2));
-        let taken: Vec<_> = works.iter().map(|work| (work.partition.partition, work.changes.len())).collect();
+        let taken_works = works(&backlog, GroupSequence(2));
+        let taken: Vec<_> = taken_works.iter().map(|work| (work.partition.partition, work.changes.len())).collect();
         assert_eq!(taken, vec![(1, 1), (0, 1)]);
         let end = PlacedEnd { size_bytes: 5, end_offset: 1, ..PLACED };
-        assert_eq!(backlog.strike_off(&partition(1), works[0].last_number, end), vec![GroupSequence(1)]);
-        assert_eq!(backlog.durable_work(GroupSequence(3)).len(), 3);
+        assert_eq!(backlog.strike_off(&partition(1), taken_works[0].last_number, end), vec![GroupSequence(1)]);
+        assert_eq!(works(&backlog, GroupSequence(3)).len(), 3);
         assert_eq!(backlog.unregister(&partition(1)), vec![GroupSequence(3)]);
     }
 
@@ -459,7 +484,7 @@ mod tests {
         let mut backlog = backlog(1);
         backlog.push(&partition(0), GroupSequence(1), write(0));
         backlog.push(&partition(0), GroupSequence(2), write(5));
-        let taken = backlog.durable_work(GroupSequence(2)).remove(0);
+        let taken = works(&backlog, GroupSequence(2)).remove(0);
         let cut = Change::Cut(Cut { segment_base: 0, position: 5, end_offset: 1 });
         assert_eq!(backlog.push(&partition(0), GroupSequence(3), cut.clone()), vec![GroupSequence(2)]);
         backlog.push(&partition(0), GroupSequence(4), write(5));
@@ -467,7 +492,7 @@ mod tests {
         let end = PlacedEnd { size_bytes: 10, end_offset: 2, ..PLACED };
         assert_eq!(backlog.strike_off(&partition(0), taken.last_number, end), vec![GroupSequence(1)]);
         assert_eq!(backlog.get(&partition(0)).unwrap().readable(), PlacedEnd { size_bytes: 5, end_offset: 1, ..PLACED });
-        assert_eq!(backlog.durable_work(GroupSequence(4)).remove(0).changes, vec![cut.clone(), write(5)]);
+        assert_eq!(works(&backlog, GroupSequence(4)).remove(0).changes, vec![cut.clone(), write(5)]);
     }
 
     #[test]
@@ -477,9 +502,25 @@ mod tests {
         let cut = Change::Cut(Cut { segment_base: 0, position: 2, end_offset: 1 });
         assert_eq!(backlog.push(&partition(0), GroupSequence(2), cut.clone()), vec![]);
         let kept = Change::Write { segment_base: 0, position: 0, end_offset: 1, bytes: Bytes::from_static(b"ba") };
-        let first = backlog.durable_work(GroupSequence(2)).remove(0);
+        let first = works(&backlog, GroupSequence(2)).remove(0);
         assert_eq!(first.changes, vec![kept]);
         backlog.strike_off(&partition(0), first.last_number, PlacedEnd { size_bytes: 2, end_offset: 1, ..PLACED });
-        assert_eq!(backlog.durable_work(GroupSequence(2)).remove(0).changes, vec![cut], "a cut begins a round");
+        assert_eq!(works(&backlog, GroupSequence(2)).remove(0).changes, vec![cut], "a cut begins a round");
+    }
+
+    #[test]
+    fn a_round_takes_so_many_changes_and_says_that_there_are_more() {
+        let mut backlog = backlog(1);
+        let count = CHANGES_AT_ONCE + 5;
+        for number in 0..count {
+            backlog.push(&partition(0), GroupSequence(1 + number as u64), write(number as u32 * 5));
+        }
+        let durable = GroupSequence(count as u64 - 1);
+        let first = works(&backlog, durable).remove(0);
+        assert_eq!((first.changes.len(), first.has_more), (CHANGES_AT_ONCE, true));
+        let end = PlacedEnd { size_bytes: CHANGES_AT_ONCE as u32 * 5, end_offset: 1, ..PLACED };
+        assert_eq!(backlog.strike_off(&partition(0), first.last_number, end).len(), CHANGES_AT_ONCE);
+        let rest = works(&backlog, durable).remove(0);
+        assert_eq!((rest.changes.len(), rest.has_more), (4, false), "the last is not durable");
     }
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};
 
-use self::backlog::PlacementWork;
+use self::backlog::{CHANGES_AT_ONCE, PlacementWork, Waiting};
 use self::plan::{Extent, Step, plan};
 use crate::cluster::TopicIdPartition;
 use crate::disk::checkpoint::slot::{CheckpointWriter, Slot};
@@ -50,6 +50,9 @@ const PARTITIONS_AT_ONCE: usize = 8;
 
 /// Partitions whose facts are taken for a checkpoint between two looks at what else the shard has to do.
 const FACTS_AT_ONCE: usize = 16;
+
+/// What planning a partition's part costs beside its changes, counted in changes.
+const CHANGES_A_PARTITION_COSTS: usize = 10;
 
 /// What placement and checkpoints ask of a partition on their shard. All calls are synchronous and short; none may append to the journal.
 pub trait PlacementTarget {
@@ -109,6 +112,8 @@ pub struct Placement {
     lacking: RefCell<HashSet<PathBuf>>,
     /// There was no room for the last checkpoint.
     lacks_checkpoint: Cell<bool>,
+    /// The last round has left something durable for the next.
+    has_more: Cell<bool>,
     statistics: Cell<PlacementStatistics>,
 }
 
@@ -171,6 +176,7 @@ impl Placement {
             full: RefCell::default(),
             lacking: RefCell::default(),
             lacks_checkpoint: Cell::new(false),
+            has_more: Cell::new(false),
             statistics: Cell::default(),
         });
         rt::spawn_background(placement.clone().run()).detach();
@@ -183,12 +189,19 @@ impl Placement {
 
     /// One round now, whatever the ring's use: everything that is durable at this moment is placed, unless a full disk or a failure keeps it.
     pub async fn place_now(&self) -> Result<(), JournalError> {
-        self.take_turn(Tries::Everything).await
+        let _permit = self.rounds.acquire(1).await;
+        loop {
+            let before = self.statistics().placed_bytes;
+            self.round(Tries::Everything).await?;
+            if !self.has_more.get() || self.statistics().placed_bytes == before {
+                return Ok(());
+            }
+        }
     }
 
-    async fn take_turn(&self, tries: Tries) -> Result<(), JournalError> {
+    async fn take_turn(&self) -> Result<(), JournalError> {
         let _permit = self.rounds.acquire(1).await;
-        self.round(tries).await
+        self.round(Tries::WhatMayWork).await
     }
 
     /// Waits until no round is under way: what was unregistered before is not written to any more.
@@ -224,7 +237,7 @@ impl Placement {
         let mut hopeless_rounds = 0;
         while !self.is_over() {
             let pressed = self.journal.pressure().notified();
-            if !self.journal.is_under_pressure() {
+            if !self.journal.is_under_pressure() && !self.has_more.get() {
                 // Where there was no room, it is looked for again soon.
                 let lacks_room = self.lacks_checkpoint.get() || !self.full.borrow().is_empty();
                 let _ = rt::timeout(if lacks_room { TROUBLE_DELAY } else { IDLE_DELAY }, pressed).await;
@@ -233,7 +246,7 @@ impl Placement {
                 return;
             }
             let (oldest, placed_bytes) = (self.journal.replay_start().sequence, self.statistics().placed_bytes);
-            let result = self.take_turn(Tries::WhatMayWork).await;
+            let result = self.take_turn().await;
             let has_moved = self.journal.replay_start().sequence > oldest;
             let is_idle = !has_moved && self.statistics().placed_bytes == placed_bytes && !self.journal.has_others_waiting();
             let is_hopeless = is_idle && self.is_hopeless();
@@ -243,7 +256,7 @@ impl Placement {
             }
             if result.is_err() || self.lacks_checkpoint.get() || (is_idle && self.is_in_trouble()) {
                 rt::sleep(TROUBLE_DELAY).await;
-            } else if self.journal.is_under_pressure() && !has_moved {
+            } else if (self.journal.is_under_pressure() || self.has_more.get()) && !has_moved {
                 rt::sleep(RETRY_DELAY).await;
             }
         }
@@ -272,7 +285,7 @@ impl Placement {
         self.count(|statistics| statistics.rounds += 1);
         // Only what is durable is placed, and what is placed frees the ring.
         self.journal.flush_written().await?;
-        let jobs = self.choose_jobs(tries);
+        let jobs = self.choose_jobs(tries).await;
         let tried: HashSet<PathBuf> = jobs.iter().map(|job| data_directory_of(&job.work.directory).to_path_buf()).collect();
         let jobs = self.keep_prefixes(jobs).await?;
         self.in_parallel(jobs, Self::place).await;
@@ -313,10 +326,20 @@ impl Placement {
 
     /// What waits longest comes first. What the journal has to keep of half-filled blocks until the next checkpoint is bounded by the room that it has for that; the rest comes in
     /// the next round.
-    fn choose_jobs(&self, tries: Tries) -> Vec<Job> {
+    async fn choose_jobs(&self, tries: Tries) -> Vec<Job> {
         let mut upkeep_bytes_left = self.journal.upkeep_bytes_max().saturating_sub(self.upkeep_bytes.get());
         let mut jobs = Vec::new();
-        for mut work in self.choose_works(tries) {
+        let mut changes_in_one_go = 0;
+        self.has_more.set(false);
+        for waiting in self.choose_partitions(tries) {
+            // Some may have gone since.
+            let Some(mut work) = self.journal.durable_work(&waiting.partition) else { continue };
+            self.has_more.set(self.has_more.get() || work.has_more);
+            changes_in_one_go += work.changes.len() + CHANGES_A_PARTITION_COSTS;
+            if changes_in_one_go > CHANGES_AT_ONCE {
+                changes_in_one_go = 0;
+                rt::yield_now().await;
+            }
             let (steps, end) = plan(work.placed, std::mem::take(&mut work.changes));
             let job = Job { work, steps, end };
             let upkeep_bytes = self.prefixes_to_keep(&job).count() as u64 * UPKEEP_ENTRY_BYTES;
@@ -327,21 +350,21 @@ impl Placement {
         jobs
     }
 
-    fn choose_works(&self, tries: Tries) -> Vec<PlacementWork> {
-        let mut works = self.journal.durable_work();
+    fn choose_partitions(&self, tries: Tries) -> Vec<Waiting> {
+        let mut partitions = self.journal.durable_waiting();
         let mut full = self.full.borrow_mut();
         // Where nothing waits any more, nothing would ever find out that there is room.
-        full.retain(|directory, _| works.iter().any(|work| data_directory_of(&work.directory) == directory));
+        full.retain(|directory, _| partitions.iter().any(|waiting| data_directory_of(&waiting.directory) == directory));
         if tries == Tries::WhatMayWork && !full.is_empty() {
             let now = Instant::now();
             let mut probed = HashSet::new();
-            works.retain(|work| {
-                let directory = data_directory_of(&work.directory);
+            partitions.retain(|waiting| {
+                let directory = data_directory_of(&waiting.directory);
                 full.get(directory)
                     .is_none_or(|state| state.try_again <= now && (!state.is_probed || probed.insert(directory.to_path_buf())))
             });
         }
-        works
+        partitions
     }
 
     /// Extents whose first block's earlier bytes the journal does not hold yet.

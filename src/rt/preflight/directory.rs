@@ -19,6 +19,8 @@ const PROBE_FILE: &str = ".corelane-probe";
 const PROBE_BYTES: usize = 4096;
 /// What the broker needs beside its journals to get anywhere.
 const SPARE_BYTES: u64 = 32 << 20;
+/// What it needs where it has been before: checkpoints and the like, so that it can let go of records on a disk that is full of them.
+const SPARE_BYTES_AGAIN: u64 = 1 << 20;
 
 /// A directory that is there, and ours until this is dropped.
 #[derive(Debug)]
@@ -89,18 +91,24 @@ pub fn check_room(surveys: &[Option<Survey>], plan: &Plan, findings: &mut Findin
             .filter(|(file, _)| is_here(file))
             .map(|(file, bytes)| bytes.saturating_sub(allocated_bytes(file)))
             .sum();
-        let (needed_bytes, free_bytes) = (missing_bytes + SPARE_BYTES, here[0].free_bytes);
+        let (existing, free_bytes) = (here[0].existing.display(), here[0].free_bytes);
+        // A lock file is there: a broker has been.
+        let is_in_use = missing_bytes == 0 && here.iter().all(|survey| survey.lock.is_some());
+        let needed_bytes = missing_bytes + if is_in_use { SPARE_BYTES_AGAIN } else { SPARE_BYTES };
+        let free = format!("{existing} has {} MiB free", free_bytes >> 20);
         if free_bytes < needed_bytes {
-            findings.problem(
-                format!(
-                    "{} has {} MiB free; {} MiB are needed, {} of them for the journals",
-                    here[0].existing.display(),
-                    free_bytes >> 20,
-                    needed_bytes >> 20,
-                    missing_bytes >> 20
+            let (needed, remedy) = match missing_bytes {
+                0 => (String::new(), "make room, or name another directory in log.dirs"),
+                _ => (
+                    format!(", {} of them for the journals", missing_bytes >> 20),
+                    "make room, name another directory in journal.dir or log.dirs, or lower journal.bytes",
                 ),
-                "make room, name another directory in journal.dir or log.dirs, or lower journal.bytes",
-            );
+            };
+            findings.problem(format!("{free}; {} MiB are needed{needed}", needed_bytes >> 20), remedy);
+        } else if free_bytes < missing_bytes + SPARE_BYTES {
+            findings
+                .warnings
+                .push(format!("{free}: it is as good as full, and takes records again when retention, a deletion or you have made room"));
         }
     }
 }

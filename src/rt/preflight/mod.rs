@@ -63,9 +63,8 @@ pub fn check(plan: &Plan) -> Result<Passed, PreflightError> {
     let paths = directories_of(plan);
     let surveys: Vec<_> = paths.iter().map(|path| directory::survey(path, &mut findings)).collect();
     directory::check_room(&surveys, plan, &mut findings);
-    findings.into_result()?;
-
-    let mut warnings = system::warnings(plan);
+    let mut warnings = findings.into_result()?;
+    warnings.extend(system::warnings(plan));
     warnings.extend(surveys.iter().flatten().filter_map(directory::Survey::warning));
     Ok(Passed { directories: take_possession(surveys.into_iter().flatten())?, warnings })
 }
@@ -88,6 +87,7 @@ fn take_possession(surveys: impl Iterator<Item = directory::Survey>) -> Result<V
 #[derive(Default)]
 struct Findings {
     problems: Vec<Problem>,
+    warnings: Vec<String>,
 }
 
 impl Findings {
@@ -95,8 +95,8 @@ impl Findings {
         self.problems.push(Problem { cause: cause.into(), remedy: remedy.into() });
     }
 
-    fn into_result(self) -> Result<(), PreflightError> {
-        if self.problems.is_empty() { Ok(()) } else { Err(PreflightError { problems: self.problems }) }
+    fn into_result(self) -> Result<Vec<String>, PreflightError> {
+        if self.problems.is_empty() { Ok(self.warnings) } else { Err(PreflightError { problems: self.problems }) }
     }
 }
 
