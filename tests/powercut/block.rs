@@ -34,6 +34,15 @@ impl Filesystem {
         }
     }
 
+    /// What is torn is torn in pieces of this size or larger. The superblocks of ext4 and of its journal are two sectors of 512 bytes under one checksum and are written in place: torn
+    /// between them it cannot be mounted without its fsck, whatever is in its files.
+    pub fn sector_bytes_min(self) -> u64 {
+        match self {
+            Filesystem::Ext4 => 4096,
+            Filesystem::Xfs => 512,
+        }
+    }
+
     /// Whether it can be made and mounted on the lying disk here; otherwise why not. It is tried once.
     pub fn availability(self) -> Result<(), String> {
         static TRIALS: [OnceLock<Result<(), String>>; 2] = [const { OnceLock::new() }; 2];

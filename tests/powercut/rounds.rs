@@ -228,6 +228,7 @@ impl Life {
         let mut trouble = if is_plain { Trouble::draw(&mut random) } else { Trouble::None };
         let mut latency_us_max = random.one_of(&[0, 300, 3_000, 15_000]);
         let mut rules = CutRules::draw(&mut random);
+        rules.sector_bytes = rules.sector_bytes.max(self.manner.filesystem.map_or(0, Filesystem::sector_bytes_min));
         if self.manner.is_wide {
             self.broker.change_setting("shards", random.one_of(&["1", "2"]));
             // What a filesystem's own journal was writing may be lost or torn, but it is not made for noise.
