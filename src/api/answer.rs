@@ -2,8 +2,8 @@
 
 use super::{Answer, CloseReason, Request, RequestContext, Response};
 use super::{
-    api_versions, configs, describe_cluster, fetch, find_coordinator, groups, log_dirs, metadata, offsets, older_versions, sasl, topics,
-    transactions,
+    api_versions, configs, describe_cluster, fetch, find_coordinator, groups, log_dirs, metadata, offsets, older_versions, reassignments,
+    sasl, topics, transactions,
 };
 use crate::wire::{ApiKey, Message, Request as WireRequest};
 
@@ -35,6 +35,8 @@ pub async fn answer(request: Request) -> Answer {
         DescribeTransactions => with(request, transactions::handle_describe_transactions).await,
         ListTransactions => with(request, transactions::handle_list_transactions).await,
         AlterReplicaLogDirs => with(request, log_dirs::alter_replica_log_dirs).await,
+        AlterPartitionReassignments => with(request, reassignments::alter_partition_reassignments).await,
+        ListPartitionReassignments => with(request, reassignments::list_partition_reassignments).await,
         DescribeLogDirs => with(request, log_dirs::describe_log_dirs).await,
         Metadata => with(request, metadata::handle_metadata).await,
         DescribeCluster => with(request, describe_cluster::handle_describe_cluster).await,
@@ -65,7 +67,7 @@ pub async fn answer(request: Request) -> Answer {
         // Not served yet: no version of these is advertised, and none gets this far.
         | LeaderAndIsr | StopReplica | UpdateMetadata | ControlledShutdown
         | DescribeAcls | CreateAcls | DeleteAcls | CreateDelegationToken | RenewDelegationToken
-        | ExpireDelegationToken | DescribeDelegationToken | ElectLeaders | AlterPartitionReassignments | ListPartitionReassignments | DescribeClientQuotas
+        | ExpireDelegationToken | DescribeDelegationToken | ElectLeaders | DescribeClientQuotas
         | AlterClientQuotas | DescribeUserScramCredentials | AlterUserScramCredentials | Vote | BeginQuorumEpoch | EndQuorumEpoch | DescribeQuorum
         | AlterPartition | UpdateFeatures | Envelope | FetchSnapshot | BrokerRegistration | BrokerHeartbeat | UnregisterBroker
         | AllocateProducerIds | ControllerRegistration | GetTelemetrySubscriptions

@@ -25,7 +25,7 @@ const fn row(api_key: ApiKey, min: i16, max: i16) -> Served {
 }
 
 /// Every request that is served, in the order of the keys, in the ranges of Kafka 4.4.
-const SERVED: [Served; 42] = [
+const SERVED: [Served; 44] = [
     // librdkafka before 2.12 compresses only where versions from 0 on are told (KAFKA-18659); below 3 nothing is served, as in Kafka.
     Served { api_key: ApiKey::Produce, told_min: 0, min: 3, max: 13 },
     row(ApiKey::Fetch, 4, 18),
@@ -61,6 +61,8 @@ const SERVED: [Served; 42] = [
     row(ApiKey::CreatePartitions, 0, 3),
     row(ApiKey::DeleteGroups, 0, 3),
     row(ApiKey::IncrementalAlterConfigs, 0, 1),
+    row(ApiKey::AlterPartitionReassignments, 0, 1),
+    row(ApiKey::ListPartitionReassignments, 0, 0),
     row(ApiKey::OffsetDelete, 0, 0),
     row(ApiKey::DescribeCluster, 0, 2),
     row(ApiKey::DescribeProducers, 0, 0),

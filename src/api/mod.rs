@@ -18,6 +18,7 @@ pub mod metadata;
 pub mod offsets;
 mod older_versions;
 pub mod produce;
+pub mod reassignments;
 mod response;
 mod sasl;
 pub mod topics;

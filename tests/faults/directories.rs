@@ -3,12 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use corelane_wire::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
 use corelane_wire::messages::alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
 use corelane_wire::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
-use corelane_wire::messages::{AlterReplicaLogDirsRequest, DescribeLogDirsRequest, IncrementalAlterConfigsRequest};
+use corelane_wire::messages::list_partition_reassignments_request::ListPartitionReassignmentsTopics;
+use corelane_wire::messages::{
+    AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest, DescribeLogDirsRequest, IncrementalAlterConfigsRequest,
+    ListPartitionReassignmentsRequest,
+};
 use corelane_wire::{ErrorCode, Str};
 use harness::batch::record;
-use harness::broker::{Broker, BrokerOptions};
+use harness::broker::{Broker, BrokerOptions, java_with};
 use harness::own_broker_cases;
 use harness::places::Target;
 use harness::raw::{Connection, code};
@@ -22,6 +27,8 @@ pub const CASES: &[OwnBrokerCase] = own_broker_cases![
     a_replica_moves_beside_traffic_and_stays,
     moves_are_checked,
     killed_while_replicas_move,
+    kafkas_tool_moves_a_replica,
+    reassignments_of_one_node_are_answered,
 ];
 
 const TOPIC: &str = "spread";
@@ -163,6 +170,98 @@ fn killed_while_replicas_move() {
     }
     for (partition, count) in expected.iter().enumerate() {
         assert_eq!(connection.read_all(topic, partition as i32, 0).len(), *count, "partition {partition}");
+    }
+}
+
+/// `kafka-reassign-partitions` moves a replica between data directories, and says when it has arrived.
+fn kafkas_tool_moves_a_replica() {
+    let topic = "moved-by-the-tool";
+    let broker = Broker::start(BrokerOptions { more_directories: 1, ..BrokerOptions::default() });
+    let mut connection = Connection::to(&broker);
+    connection.create_topic(topic, 1);
+    connection.append(topic, 0, vec![record("k", "v")]);
+    let there = other_place(&mut connection, topic);
+    let plan = broker.data().with_file_name("plan.json");
+    let wanted = serde_json::json!({
+        "version": 1,
+        "partitions": [{ "topic": topic, "partition": 0, "replicas": [1], "log_dirs": [there] }],
+    });
+    std::fs::write(&plan, wanted.to_string()).expect("a file");
+    let tool = |verb: &str| {
+        let mut command = java_with("tools");
+        command.arg("org.apache.kafka.tools.reassign.ReassignPartitionsCommand").args(["--bootstrap-server", &broker.bootstrap(), verb]);
+        if verb != "--list" {
+            command.arg("--reassignment-json-file").arg(&plan);
+        }
+        let output = command.output().expect("java");
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{verb}: {said}");
+        said
+    };
+    assert!(tool("--list").contains("No partition reassignments found."));
+    let executed = tool("--execute");
+    let started = [
+        format!("Successfully started partition reassignment for {topic}-0"),
+        format!("Successfully started moving log directory to {there} for replica {topic}-0 with broker 1"),
+    ];
+    assert!(started.iter().all(|line| executed.contains(line)), "{executed}");
+    wait::until("the replica to arrive", wait::PATIENCE, || {
+        let replicas = replicas(&mut connection, topic);
+        (replicas.len() == 1 && replicas[0].directory == there).then_some(())
+    });
+    let verified = tool("--verify");
+    let arrived = [format!("Reassignment of partition {topic}-0 is completed."), format!("{topic}-0-1 completed successfully.")];
+    assert!(arrived.iter().all(|line| verified.contains(line)), "{verified}");
+    assert_eq!(connection.read_all(topic, 0, 0).len(), 1);
+}
+
+/// Where a partition is already it may stay; anything else cannot be, and nothing is ever under way.
+fn reassignments_of_one_node_are_answered() {
+    let topic = "reassigned";
+    let broker = Broker::start(BrokerOptions::default());
+    let mut connection = Connection::to(&broker);
+    connection.create_topic(topic, 1);
+    let mut ask = |version: i16, name: &str, partition_index: i32, replicas: Option<Vec<i32>>| {
+        let partition = ReassignablePartition { partition_index, replicas, ..Default::default() };
+        let topics = vec![ReassignableTopic { name: Str::from(name), partitions: vec![partition], ..Default::default() }];
+        let allow_replication_factor_change = version == 0;
+        let request = AlterPartitionReassignmentsRequest { topics, allow_replication_factor_change, ..Default::default() };
+        let answer = connection.call(version, &request);
+        assert_eq!((answer.error_code, answer.responses.len()), (0, 1));
+        let partition = &answer.responses[0].partitions[0];
+        assert_eq!((&*answer.responses[0].name, partition.partition_index), (name, partition_index));
+        (code(partition.error_code), partition.error_message.as_deref().unwrap_or_default().to_owned())
+    };
+    let says = |error: ErrorCode, message: &str| (error, message.to_owned());
+    for version in [0, 1] {
+        assert_eq!(ask(version, topic, 0, Some(vec![1])), says(ErrorCode::None, ""));
+        assert_eq!(ask(version, topic, 0, None), says(ErrorCode::NoReassignmentInProgress, ""));
+        assert_eq!(
+            ask(version, topic, 0, Some(vec![7])),
+            says(
+                ErrorCode::InvalidReplicaAssignment,
+                "The manual partition assignment includes broker 7, but no such broker is registered."
+            )
+        );
+        assert_eq!(
+            ask(version, topic, 0, Some(vec![])),
+            says(ErrorCode::InvalidReplicaAssignment, "The manual partition assignment includes an empty replica list.")
+        );
+        assert_eq!(
+            ask(version, topic, 0, Some(vec![1, 1])),
+            says(ErrorCode::InvalidReplicaAssignment, "The manual partition assignment includes the broker 1 more than once.")
+        );
+        assert_eq!(
+            ask(version, topic, 7, Some(vec![1])),
+            says(ErrorCode::UnknownTopicOrPartition, "Unable to find partition reassigned:7.")
+        );
+        assert_eq!(ask(version, "none", 0, None), says(ErrorCode::UnknownTopicOrPartition, "Unable to find a topic named none."));
+    }
+    let topics =
+        Some(vec![ListPartitionReassignmentsTopics { name: Str::from(topic), partition_indexes: vec![0, 7], ..Default::default() }]);
+    for topics in [None, topics] {
+        let listed = connection.call(0, &ListPartitionReassignmentsRequest { topics, ..Default::default() });
+        assert_eq!((listed.error_code, listed.topics.len()), (0, 0));
     }
 }
 

@@ -7,6 +7,7 @@ pub mod configs;
 pub mod create_topics;
 pub mod partitions;
 pub mod producer_ids;
+pub mod reassignments;
 pub mod start;
 #[cfg(test)]
 mod tests;

@@ -286,10 +286,10 @@ impl Placement {
         // Only what is durable is placed, and what is placed frees the ring.
         self.journal.flush_written().await?;
         let jobs = self.choose_jobs(tries).await;
-        let tried: HashSet<PathBuf> = jobs.iter().map(|job| data_directory_of(&job.work.directory).to_path_buf()).collect();
+        let tried = self.full_directories_of(&jobs);
         let jobs = self.keep_prefixes(jobs).await?;
         self.in_parallel(jobs, Self::place).await;
-        self.note_full(&tried);
+        self.note_full(tried);
         // What waits for files that take nothing must not keep the room from others.
         self.journal.note_stuck(|directory| self.full.borrow().contains_key(data_directory_of(directory)));
         self.journal.carry_forward().await;
@@ -305,8 +305,14 @@ impl Placement {
         Ok(())
     }
 
+    /// Those of the directories without room in which something is tried.
+    fn full_directories_of(&self, jobs: &[Job]) -> Vec<PathBuf> {
+        let is_tried = |directory: &&PathBuf| jobs.iter().any(|job| data_directory_of(&job.work.directory) == **directory);
+        self.full.borrow().keys().filter(is_tried).cloned().collect()
+    }
+
     /// A directory without room is left alone for a while, then one partition tries again, and if that has found room, all do.
-    fn note_full(&self, tried: &HashSet<PathBuf>) {
+    fn note_full(&self, tried: Vec<PathBuf>) {
         let mut full = self.full.borrow_mut();
         let lacking = self.lacking.take();
         if full.is_empty() && !lacking.is_empty() {
