@@ -6,8 +6,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::Shutdown;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -16,12 +18,12 @@ use bytes::{Bytes, BytesMut};
 use super::limits::{FRAME_STEP_BYTES, Limits};
 use super::pipeline::Pipeline;
 use crate::api::{self, Answer, Begun, CloseReason, ConnectionContext, Response};
-use crate::rt::file::File;
+use crate::rt::file::{File, FileError};
 use crate::rt::stages::{Moment, Stages};
 use crate::rt::sync::Permit;
 use crate::rt::{self, ShardId, net::Stream};
 use crate::shard::Shard;
-use crate::wire::Chunk;
+use crate::wire::{ApiKey, Chunk};
 
 /// Answers that are ready together leave in one send of about this size.
 const COALESCED_BYTES: usize = 256 * 1024;
@@ -31,6 +33,9 @@ const READ_BYTES_MIN: usize = 4 * 1024;
 
 /// What a connection that sends much reads into at a time, so that requests that arrived together cost one read. What it keeps when it falls silent.
 const READ_BYTES_MAX: usize = 16 * 1024;
+
+/// What the kernel reads in one piece when it reads ahead is no smaller, as a rule.
+const READ_AHEAD_STRETCH_BYTES: usize = 64 * 1024;
 
 /// Why a connection ended.
 #[derive(Debug)]
@@ -60,6 +65,8 @@ pub struct Activity {
     pub frame_since: Cell<Option<Instant>>,
     /// Requests under way.
     pub busy: Cell<usize>,
+    /// An answer is being sent: the client is waited for, also while it has requests under way.
+    pub is_sending: Cell<bool>,
 }
 
 /// Serves one client until either side closes or it is better served elsewhere. `unread` comes before what the socket gives.
@@ -111,7 +118,7 @@ async fn read_requests(
     failure: &RefCell<Option<Ended>>,
 ) -> Ended {
     loop {
-        let Frame { bytes: frame, stages, arriving } = match reader.frame().await {
+        let Frame { bytes: frame, stages, arriving } = match reader.frame(pipeline).await {
             Ok(Some(frame)) => frame,
             Ok(None) => return Ended::ByClient,
             Err(ended) => return ended,
@@ -120,11 +127,13 @@ async fn read_requests(
             return Ended::ByClient;
         }
         let request_bytes = frame.len();
+        // From here on it is not the client that is waited for.
+        reader.activity.busy.set(reader.activity.busy.get() + 1);
+        // The turn first and the memory then: a client that does not read its answers waits for its turn, and must not hold what others need meanwhile.
+        wait_for_turn(pipeline, &frame, request_bytes, reader.limits).await;
         let held = shard.request_memory().acquire(request_bytes).await;
         drop(arriving);
-        pipeline.room(request_bytes, reader.limits).await;
         stages.mark(Moment::Admitted);
-        reader.activity.busy.set(reader.activity.busy.get() + 1);
         match api::begin(shard, context, frame, stages).await {
             Err(reason) => {
                 reader.activity.busy.set(reader.activity.busy.get() - 1);
@@ -152,6 +161,15 @@ async fn read_requests(
     }
 }
 
+/// Produce requests overlap up to the bounds of the connection; any other waits until all before it are answered. `request` begins with its API key.
+async fn wait_for_turn(pipeline: &Pipeline, request: &[u8], request_bytes: usize, limits: &Limits) {
+    if request.starts_with(&(ApiKey::Produce as i16).to_be_bytes()) {
+        pipeline.room(request_bytes, limits).await;
+    } else {
+        pipeline.drained().await;
+    }
+}
+
 async fn write_answers(stream: &Stream, pipeline: &Pipeline, activity: &Activity) -> Result<(), Ended> {
     while let Some((answer, request_bytes)) = pipeline.next().await {
         let mut ready = VecDeque::from([(answer.await, request_bytes)]);
@@ -165,7 +183,9 @@ async fn write_answers(stream: &Stream, pipeline: &Pipeline, activity: &Activity
                 batch.add(answer, &mut close);
                 finished.push(request_bytes);
             }
-            batch.send(stream).await.map_err(Ended::Broken)?;
+            activity.is_sending.set(true);
+            send_beside_work(batch.send(stream), pipeline).await.map_err(Ended::Broken)?;
+            activity.is_sending.set(false);
             activity.last.set(Instant::now());
             for request_bytes in finished {
                 activity.busy.set(activity.busy.get() - 1);
@@ -177,6 +197,20 @@ async fn write_answers(stream: &Stream, pipeline: &Pipeline, activity: &Activity
         }
     }
     Ok(())
+}
+
+/// While the client does not read, the requests behind the answer that it is sent come to their ends: they hold memory that others wait for.
+async fn send_beside_work(send: impl Future<Output = io::Result<()>>, pipeline: &Pipeline) -> io::Result<()> {
+    let mut send = pin!(send);
+    let mut work = pin!(pipeline.work_on_owed());
+    poll_fn(|context| {
+        let sent = send.as_mut().poll(context);
+        if sent.is_pending() {
+            let _goes_on = work.as_mut().poll(context);
+        }
+        sent
+    })
+    .await
 }
 
 /// Answers that leave together.
@@ -229,9 +263,18 @@ async fn send_range(stream: &Stream, file: &File, position: u64, length: usize) 
         let from = position + sent as u64;
         if !file.is_cached(from, part) {
             file.read_ahead(from, part as u32).await.map_err(io::Error::other)?;
+            wait_for_pages(file, from, part).await.map_err(io::Error::other)?;
         }
         stream.send_file(file, from, part).await?;
         sent += part;
+    }
+    Ok(())
+}
+
+/// Reading ahead only begins the reads. A byte of each stretch, read through the ring, comes when its page is there, and the shard goes on meanwhile.
+async fn wait_for_pages(file: &File, position: u64, length: usize) -> Result<(), FileError> {
+    for offset in (0..length).step_by(READ_AHEAD_STRETCH_BYTES).chain([length - 1]) {
+        file.read_at(1, position + offset as u64).await?;
     }
     Ok(())
 }
@@ -260,7 +303,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// The next frame; `None` when the client has closed between two frames.
-    async fn frame(&mut self) -> Result<Option<Frame>, Ended> {
+    async fn frame(&mut self, pipeline: &Pipeline) -> Result<Option<Frame>, Ended> {
         // A frame that has begun while the one before it was served has its whole time from now on: until now nobody read it.
         self.activity.frame_since.set((!self.buffer.is_empty()).then(Instant::now));
         if self.buffer.is_empty() {
@@ -280,7 +323,7 @@ impl Reader<'_> {
             return Err(Ended::FrameSize(size));
         }
         let total = 4 + size as usize;
-        let arriving = if total > FRAME_STEP_BYTES { Some(self.room_for(total).await) } else { None };
+        let arriving = if total > FRAME_STEP_BYTES { Some(self.room_for(total, pipeline).await?) } else { None };
         while self.buffer.len() < total {
             let missing = total - self.buffer.len();
             if !self.fill(missing.min(FRAME_STEP_BYTES.max(self.buffer.len()))).await? {
@@ -293,16 +336,21 @@ impl Reader<'_> {
         Ok(Some(Frame { bytes: frame.split_off(4).freeze(), stages, arriving }))
     }
 
-    /// Waits for room for a large frame before more than a step of it is read. The client's time for it goes on when it has room.
-    async fn room_for(&self, frame_bytes: usize) -> Permit {
-        let budget = self.shard.arriving_memory();
-        if let Some(permit) = budget.try_acquire(frame_bytes) {
-            return permit;
+    /// Waits for its turn and for room before more than a step of a large frame is read. The client's time for it goes on when it has both.
+    async fn room_for(&mut self, frame_bytes: usize, pipeline: &Pipeline) -> Result<Permit, Ended> {
+        while self.buffer.len() < 4 + size_of::<i16>() {
+            if !self.fill(self.read_bytes).await? {
+                return Err(Ended::Broken(io::ErrorKind::UnexpectedEof.into()));
+            }
         }
         self.activity.frame_since.set(None);
-        let permit = budget.acquire(frame_bytes).await;
+        self.activity.busy.set(self.activity.busy.get() + 1);
+        wait_for_turn(pipeline, &self.buffer[4..], frame_bytes, self.limits).await;
+        let permit = self.shard.arriving_memory().acquire(frame_bytes).await;
+        self.activity.busy.set(self.activity.busy.get() - 1);
         self.activity.frame_since.set(Some(Instant::now()));
-        permit
+        self.activity.last.set(Instant::now());
+        Ok(permit)
     }
 
     /// Reads what is there, with room for at least `bytes`; false at the end of the stream.

@@ -85,7 +85,12 @@ impl Net {
                 return None;
             }
         };
-        let activity = Rc::new(Activity { last: Cell::new(Instant::now()), frame_since: Cell::new(None), busy: Cell::new(0) });
+        let activity = Rc::new(Activity {
+            last: Cell::new(Instant::now()),
+            frame_since: Cell::new(None),
+            busy: Cell::new(0),
+            is_sending: Cell::new(false),
+        });
         let context = Rc::new(ConnectionContext {
             listener: Arc::clone(&self.listeners[listener_index]),
             local_address: stream.local_addr(),
@@ -122,7 +127,9 @@ impl Net {
             for (_, open) in self.open.borrow().iter() {
                 let is_busy = open.activity.busy.get() > 0;
                 let stuck = open.activity.frame_since.get().is_some_and(|since| now.duration_since(since) > limits.frame_time_max);
-                let idle = !is_busy && now.duration_since(open.activity.last.get()) > limits.idle_max;
+                // Who is sent an answer and does not read it has requests under way, and is waited for all the same.
+                let is_waited_for = !is_busy || open.activity.is_sending.get();
+                let idle = is_waited_for && now.duration_since(open.activity.last.get().max(open.stream.last_room())) > limits.idle_max;
                 if stuck || idle {
                     let _already_gone = open.stream.shutdown(Shutdown::Both);
                 } else if is_busy && now.duration_since(open.activity.last.get()) > DEPARTURE_LOOK && open.stream.is_left_by_peer() {

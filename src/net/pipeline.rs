@@ -4,9 +4,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn, ready};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use super::limits::Limits;
 use crate::api::Answer;
@@ -28,6 +29,8 @@ pub struct Pipeline {
 struct Owed {
     answer: PendingAnswer,
     request_bytes: usize,
+    /// It waits for nothing but its turn.
+    is_worked_out: bool,
 }
 
 impl Pipeline {
@@ -57,7 +60,7 @@ impl Pipeline {
     pub fn push(&self, answer: PendingAnswer, request_bytes: usize) {
         self.requests.set(self.requests.get() + 1);
         self.bytes.set(self.bytes.get() + request_bytes);
-        self.owed.borrow_mut().push_back(Owed { answer, request_bytes });
+        self.owed.borrow_mut().push_back(Owed { answer, request_bytes, is_worked_out: false });
         self.changed.notify_all();
     }
 
@@ -83,13 +86,30 @@ impl Pipeline {
     /// The next answer if it waits already for nothing; polls it once.
     pub fn next_if_ready(&self) -> Option<(Answer, usize)> {
         let mut owed = self.owed.borrow_mut().pop_front()?;
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut context = Context::from_waker(Waker::noop());
         match owed.answer.as_mut().poll(&mut context) {
-            std::task::Poll::Ready(answer) => Some((answer, owed.request_bytes)),
-            std::task::Poll::Pending => {
+            Poll::Ready(answer) => Some((answer, owed.request_bytes)),
+            Poll::Pending => {
                 self.owed.borrow_mut().push_front(owed);
                 None
             }
+        }
+    }
+
+    /// Works on answers whose turn to be sent has not come, also on those that are pushed meanwhile, so that their requests let go of what they hold. Goes on until it is dropped: for while a
+    /// send waits for the client to read.
+    pub async fn work_on_owed(&self) {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            poll_fn(|context| {
+                for owed in self.owed.borrow_mut().iter_mut().filter(|owed| !owed.is_worked_out) {
+                    if let Poll::Ready(answer) = owed.answer.as_mut().poll(context) {
+                        *owed = Owed { answer: Box::pin(ready(answer)), is_worked_out: true, ..*owed };
+                    }
+                }
+                changed.as_mut().poll(context)
+            })
+            .await;
         }
     }
 

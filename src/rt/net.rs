@@ -11,6 +11,7 @@ use std::io::{self, IoSlice};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
+use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use smallvec::SmallVec;
@@ -172,6 +173,7 @@ pub struct Stream {
     may_have_input: Cell<bool>,
     /// Bytes moved since the stream last waited or yielded.
     moved_bytes: Cell<usize>,
+    last_room: Cell<Instant>,
 }
 
 impl Stream {
@@ -199,7 +201,13 @@ impl Stream {
             output: Readiness::new(libc::POLLOUT),
             may_have_input: Cell::new(true),
             moved_bytes: Cell::new(0),
+            last_room: Cell::new(Instant::now()),
         })
+    }
+
+    /// When the peer last made room for more after none was left; when the stream was made, if that has not happened.
+    pub fn last_room(&self) -> Instant {
+        self.last_room.get()
     }
 
     /// Whether the peer has ended its direction, or the connection is broken, whatever is left to be read.
@@ -326,7 +334,10 @@ impl Stream {
 
     async fn wait_for_room(&self, error: io::Error) -> io::Result<()> {
         match error.kind() {
-            io::ErrorKind::WouldBlock => self.output.wait(&self.socket).await,
+            io::ErrorKind::WouldBlock => {
+                self.output.wait(&self.socket).await;
+                self.last_room.set(Instant::now());
+            }
             io::ErrorKind::Interrupted => return Ok(()),
             _ => return Err(error),
         }

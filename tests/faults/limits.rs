@@ -21,7 +21,7 @@ pub const CASES: &[OwnBrokerCase] = own_broker_cases![
     a_listener_has_a_bound_of_its_own,
     idle_connections_are_closed,
     a_client_that_left_while_it_waited_gives_its_place_back,
-    a_large_frame_waits_for_memory_and_small_ones_do_not,
+    clients_that_do_not_read_hold_no_memory_of_others,
     a_frame_that_is_not_completed_ends_its_connection,
     a_frame_that_waits_behind_another_is_not_late,
     bytes_under_way_are_bounded,
@@ -137,27 +137,38 @@ fn a_client_that_left_while_it_waited_gives_its_place_back() {
     next.receive::<ApiVersionsRequest>(0, asked).expect("an answer: the place is free");
 }
 
-/// What is still arriving counts as well: a second large frame is not read beside the first, a small one is.
-fn a_large_frame_waits_for_memory_and_small_ones_do_not() {
-    const TOTAL: usize = 2 << 20;
-    const LARGE: usize = 700 << 10;
-    let broker = Broker::start(
-        BrokerOptions { arguments: vec!["--shards".into(), "1".into()], ..BrokerOptions::default() }.set("shard.queued.bytes.max", TOTAL),
-    );
-    let (mut slow, mut large, mut small) = (Connection::to(&broker), Connection::to(&broker), Connection::to(&broker));
-    small.create_topic("large", 1);
-    slow.send_bytes(&(LARGE as i32).to_be_bytes());
-    slow.send_bytes(&vec![0; LARGE / 2]);
-    // It has been seen when another connection is answered that comes after it.
-    small.call(0, &ApiVersionsRequest::default());
-    let records = Batch::of(vec![record("k", "v".repeat(LARGE))]).encode();
-    let asked = large.send(9, &produce_request("large", 0, -1, records)).expect("the connection lives");
-    for _ in 0..20 {
-        small.append("large", 0, vec![record("k", "small")]);
+/// Answers that nobody reads, with a produce request and the beginning of a large one behind each: what can be done is done, what waits for its turn waits without the memory that others
+/// need, and in time the connections end.
+fn clients_that_do_not_read_hold_no_memory_of_others() {
+    const IDLE_MAX: Duration = Duration::from_millis(3000);
+    const LARGE: usize = 3 << 20;
+    let options = BrokerOptions { arguments: vec!["--shards".into(), "1".into()], ..BrokerOptions::default() };
+    let options = options.set("shard.queued.bytes.max", 4 << 20).set("connections.max.idle.ms", IDLE_MAX.as_millis());
+    let broker = Broker::start(options);
+    let mut healthy = Connection::to(&broker);
+    healthy.create_topic("unread", 1);
+    for _ in 0..40 {
+        healthy.append("unread", 0, vec![record("k", vec![b'v'; 900_000])]);
     }
-    large.assert_silent(A_WHILE);
-    drop(slow);
-    large.receive::<ProduceRequest>(9, asked).expect("an answer when there is room");
+    let mut wanted = fetch_request(&[("unread", 0, 0)]);
+    wanted.max_bytes = i32::MAX;
+    wanted.topics[0].partitions[0].partition_max_bytes = i32::MAX;
+    let mut deaf: Vec<Connection> = (0..6).map(|_| Connection::to(&broker)).collect();
+    for connection in &mut deaf {
+        connection.send(11, &wanted).expect("the connection lives");
+        let records = Batch::of(vec![record("k", vec![b'v'; 900_000])]).encode();
+        connection.send(9, &produce_request("unread", 0, -1, records)).expect("the connection lives");
+        connection.send_bytes(&(LARGE as i32).to_be_bytes());
+        connection.send_bytes(&[0, 3, 0, 9]);
+    }
+    let begun = Instant::now();
+    while begun.elapsed() < 2 * IDLE_MAX {
+        healthy.append("unread", 0, vec![record("k", vec![b'v'; 300_000])]);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for connection in &mut deaf {
+        wait::until("an unread connection to end", wait::PATIENCE, || connection.send(11, &wanted).is_err().then_some(()));
+    }
 }
 
 /// Not even if a byte of it comes now and then.
@@ -217,42 +228,33 @@ fn requests_under_way_are_bounded() {
 }
 
 fn bytes_of_a_shard_are_bounded() {
-    others_wait_for_room(BrokerOptions::default().set("shard.queued.bytes.max", 1 << 20));
+    large_frames_wait_for_room_and_small_ones_do_not(BrokerOptions::default().set("shard.queued.bytes.max", 2 << 20));
 }
 
 fn bytes_of_all_shards_are_bounded() {
-    others_wait_for_room(BrokerOptions::default().set("queued.max.request.bytes", 1 << 20).set("socket.request.max.bytes", 1_000_000));
+    let options = BrokerOptions::default().set("queued.max.request.bytes", 2 << 20).set("socket.request.max.bytes", 1_000_000);
+    large_frames_wait_for_room_and_small_ones_do_not(options);
 }
 
-/// Clients that do not read their answers hold the bytes of what they have sent. Three of 300,000 bytes fit into a MiB; when a fourth has come, everybody waits in the order of coming, until
-/// one of them reads. With one shard, so that all share one bound.
-fn others_wait_for_room(options: BrokerOptions) {
-    let mut options = options.set("socket.send.buffer.bytes", 65_536);
+/// What is still arriving counts: with room for two MiB, half of it for that, a second large frame is not read beside the first, a small one is. With one shard, so that all share one bound.
+fn large_frames_wait_for_room_and_small_ones_do_not(mut options: BrokerOptions) {
+    const LARGE: usize = 700 << 10;
     options.arguments.extend(["--shards".to_string(), "1".to_string()]);
     let broker = Broker::start(options);
-    let mut other = Connection::to(&broker);
-    make_large_topic(&mut other);
-    let batch = Batch::of(vec![record("key", vec![1; 300_000])]).encode();
-    let send_behind_a_fetch = || {
-        let (mut lazy, fetched) = lazy_client(&broker);
-        let sent = lazy.send(9, &produce_request("queued", 0, -1, batch.clone())).expect("the socket takes it");
-        (lazy, fetched, sent)
-    };
-    let (mut lazy, fetched, sent) = send_behind_a_fetch();
-    let _others = [send_behind_a_fetch(), send_behind_a_fetch()];
-    wait::until("three requests to be taken", wait::PATIENCE, || (other.end_offset("queued", 0) == 3).then_some(()));
-    let _fourth = send_behind_a_fetch();
-    let (mut late, asked) = wait::until("everybody to wait", wait::PATIENCE, || {
-        let (mut late, asked) = ask(broker.address());
-        late.stream().set_read_timeout(Some(A_WHILE)).expect("a period above zero");
-        late.receive::<ApiVersionsRequest>(0, asked).is_err().then_some((late, asked))
-    });
-
-    lazy.receive::<FetchRequest>(11, fetched).expect("the answer to the fetch");
-    lazy.receive::<ProduceRequest>(9, sent).expect("and what came behind it");
-    late.stream().set_read_timeout(Some(wait::PATIENCE)).expect("a period above zero");
-    late.receive::<ApiVersionsRequest>(0, asked).expect("an answer when there is room");
-    wait::until("the fourth request to be taken", wait::PATIENCE, || (other.end_offset("queued", 0) == 4).then_some(()));
+    let (mut slow, mut large, mut small) = (Connection::to(&broker), Connection::to(&broker), Connection::to(&broker));
+    small.create_topic("large", 1);
+    slow.send_bytes(&(LARGE as i32).to_be_bytes());
+    slow.send_bytes(&vec![0; LARGE / 2]);
+    // It has been seen when another connection is answered that comes after it.
+    small.call(0, &ApiVersionsRequest::default());
+    let records = Batch::of(vec![record("k", "v".repeat(LARGE))]).encode();
+    let asked = large.send(9, &produce_request("large", 0, -1, records)).expect("the connection lives");
+    for _ in 0..20 {
+        small.append("large", 0, vec![record("k", "small")]);
+    }
+    large.assert_silent(A_WHILE);
+    drop(slow);
+    large.receive::<ProduceRequest>(9, asked).expect("an answer when there is room");
 }
 
 /// A client does not read the answer to a large fetch, so nothing that it sends behind it can be answered: `taken` produce requests of `value_bytes` each begin, the rest is not read. When it
