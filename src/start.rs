@@ -12,16 +12,17 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use corelane::api::FetchSessions;
+use corelane::cluster::METADATA_PARTITION;
 use corelane::cluster::decide::start::Registration;
 use corelane::cluster::image::Endpoint;
 use corelane::config::{Config, Listener};
 use corelane::disk::directories::DataDirectory;
 use corelane::disk::journal::file::ring_path;
 use corelane::disk::recovery::data_directory::{self, Identity};
-use corelane::disk::recovery::{Recovered, RecoveryOptions, RecoveryReport, ShardStart, mark_clean_blocking, recover_blocking};
+use corelane::disk::recovery::{LeftAlone, Recovered, RecoveryOptions, RecoveryReport, ShardStart, mark_clean_blocking, recover_blocking};
 use corelane::drive::controller::Controller;
 use corelane::drive::groups::Groups;
-use corelane::drive::metadata_files::{MetadataFiles, inspect_blocking};
+use corelane::drive::metadata_files::{MetadataFiles, check_log_blocking, inspect_blocking};
 use corelane::drive::producers::expire_producers;
 use corelane::drive::transactions::Transactions;
 use corelane::net::Net;
@@ -108,6 +109,9 @@ impl Ground {
         inspect_blocking(config.metadata_log_directory(), config.node_id(), &directories).map_err(refuse)?;
         let recovered = recover(&config, cores.len(), &directories, passed.directories.iter().all(|directory| directory.is_direct))?;
         tell_recovery(&recovered.report);
+        let metadata_log =
+            recovered.shards.iter().flat_map(|shard| &shard.partitions).find(|found| found.facts.partition == METADATA_PARTITION);
+        check_log_blocking(config.metadata_log_directory(), metadata_log).map_err(refuse)?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             shards = cores.len(),
@@ -222,6 +226,12 @@ fn tell_recovery(report: &RecoveryReport) {
         milliseconds,
         "storage recovered"
     );
+    if let Some(path) = &report.life_lost {
+        tracing::warn!(path = %path.display(), "missing; the data directories were stopped cleanly and need nothing of the journals beside it, which begin anew");
+    }
+    for LeftAlone { path, why } in &report.left_alone {
+        tracing::warn!(path = %path.display(), why, "left alone: nothing of this directory is served");
+    }
     for path in &report.set_aside {
         tracing::warn!(path = %path.display(), "set aside: its content does not follow from the log before it");
     }

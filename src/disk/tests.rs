@@ -54,6 +54,60 @@ fn a_clean_stop_leaves_files_that_end_with_their_last_byte_and_journals_that_nob
     assert_eq!((recovered.report.was_clean, recovered.report.redone, recovered.report.scanned), (true, 0, 0));
 }
 
+/// After a clean stop nothing in the journals is needed, so the file that names them may be lost; but only where the data directory still says that it was stopped so.
+#[test]
+fn the_lost_name_of_the_journals_is_forgiven_after_a_clean_stop_only() {
+    let mut world = World::new(RING_BYTES, 10_000);
+    let append = |broker: Rc<Broker>, number: i32| async move {
+        let partition = broker.create(number);
+        for round in 0..30 {
+            partition.append_durably(1, 100 + 50 * round).await;
+        }
+    };
+    let life = world.journal_directory().join("corelane-journals");
+    let marker = world.data_path().join(".kafka_cleanshutdown");
+    let refusal = |world: &World| world.recover(2).map(|_| ()).unwrap_err().to_string();
+
+    world.live(2, move |broker| async move {
+        append(broker.clone(), 0).await;
+        append(broker.clone(), 1).await;
+        broker.stop().await;
+    });
+    std::fs::remove_file(&life).unwrap();
+    let kept = std::fs::read(&marker).unwrap();
+    std::fs::remove_file(&marker).unwrap();
+    let said = refusal(&world);
+    assert!(said.contains("corelane-journals is missing") && said.contains("in which no .kafka_cleanshutdown says"), "{said}");
+    std::fs::write(&marker, kept).unwrap();
+    let recovered = world.live(2, move |broker| append(broker, 2));
+    assert_eq!((recovered.report.life_lost.as_deref(), recovered.report.scanned), (Some(life.as_path()), 2));
+
+    // That life has crashed: now the journals hold what the files lack.
+    let kept = std::fs::read(&life).unwrap();
+    std::fs::remove_file(&life).unwrap();
+    let said = refusal(&world);
+    assert!(said.contains("corelane-journals is missing") && said.contains("was not stopped cleanly"), "{said}");
+    std::fs::write(&life, kept).unwrap();
+    let recovered = world.live(2, |_| async {});
+    assert_eq!((recovered.report.life_lost, recovered.report.redone), (None, 1));
+}
+
+/// Each directory that is passed over is named, with the reason; not what belongs to a filesystem.
+#[test]
+fn directories_that_are_no_partitions_of_ours_are_left_alone_and_named() {
+    let world = World::new(RING_BYTES, 10_000);
+    for name in ["no-metadata-0", "notes", "lost+found", "__cluster_metadata-0"] {
+        std::fs::create_dir_all(world.data_path().join(name)).unwrap();
+    }
+    let (_, recovered) = world.recover(1).unwrap();
+    let mut left: Vec<_> =
+        recovered.report.left_alone.iter().map(|left| (left.path.file_name().unwrap().to_str().unwrap(), left.why)).collect();
+    left.sort_unstable();
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(left[0].0 == "no-metadata-0" && left[0].1.contains("partition.metadata"), "{left:?}");
+    assert!(left[1].0 == "notes" && left[1].1.contains("name"), "{left:?}");
+}
+
 #[test]
 fn many_laps_of_the_ring_go_through_placement() {
     let mut world = World::new(RING_BYTES, 200_000);

@@ -16,6 +16,8 @@ use crate::cluster::kraft::quorum_state::{QuorumState, QuorumStateError};
 use crate::cluster::kraft::replay::{Replay, ReplayError, Replayed};
 use crate::cluster::kraft::snapshot::{PARTIAL_SUFFIX, QuorumFacts, SnapshotContent, SnapshotError, SnapshotId, read_snapshot};
 use crate::disk::directories::{DataDirectory, DirectoryError, write_small_file_blocking};
+use crate::disk::recovery::RecoveredPartition;
+use crate::log::file_names::{LogFileKind, PARTITION_METADATA};
 use crate::rt;
 use crate::rt::file::{
     Durability, File, FileError, OpenMode, create_directory_blocking, list_directory_blocking, remove, remove_blocking, rename,
@@ -168,6 +170,31 @@ pub fn inspect_blocking(parent: &Path, node_id: i32, directories: &[DataDirector
     let (paths, ids): (Vec<PathBuf>, Vec<uuid::Uuid>) = directories.iter().map(|directory| (directory.path.clone(), directory.id)).unzip();
     let (_, reasons) = look_blocking(parent, node_id, &ids, &paths)?;
     if reasons.is_empty() { Ok(()) } else { Err(StartRefused::Unservable(reasons)) }
+}
+
+/// Whether the log's files are as recovery knows them, as far as a replay reads them; `recovered` is none if recovery has found no metadata log. Without these records nobody knows which
+/// topics there are, so a log that has lost some is not begun anew.
+pub fn check_log_blocking(parent: &Path, recovered: Option<&RecoveredPartition>) -> Result<(), StartRefused> {
+    let files = MetadataFiles::new(parent);
+    let Some(log) = recovered else {
+        let unnamed = segments_from_blocking(files.directory(), 0)?.into_iter().next();
+        return unnamed.map_or(Ok(()), |path| Err(StartRefused::LogFile { path, cause: format!("has no {PARTITION_METADATA} beside it") }));
+    };
+    let replayed_from = begin_replay(&files.read_start_blocking()?)?.next_offset();
+    let ends = log.facts.segments.iter().skip(1).map(|later| later.base_offset).chain([log.facts.end_offset]);
+    for (book, end_offset) in log.facts.segments.iter().zip(ends) {
+        let path = log.directory.join(LogFileKind::Log.name(book.base_offset));
+        let length = match File::open_blocking(&path, OpenMode::READ) {
+            Err(error) if error.is_not_found() => None,
+            file => Some(file?.length()?),
+        };
+        let is_needed = end_offset > replayed_from && book.size_bytes > 0;
+        if is_needed && length.is_none_or(|length| length < u64::from(book.size_bytes)) {
+            let is = length.map_or("is missing".into(), |length| format!("has {length} bytes"));
+            return Err(StartRefused::LogFile { path, cause: format!("{is}, though {} were flushed into it", book.size_bytes) });
+        }
+    }
+    Ok(())
 }
 
 /// What a metadata log holds, and every reason why this node cannot serve it.
@@ -331,6 +358,11 @@ pub enum StartRefused {
     Unservable(Vec<String>),
     Files(MetadataFilesError),
     Log(ReplayError),
+    /// A file of the log is not what it was. The journals have begun anew by then, which changes nothing for the next start.
+    LogFile {
+        path: PathBuf,
+        cause: String,
+    },
     /// The log could not be read, or the first records of this life not be written.
     Storage(String),
 }
@@ -353,6 +385,11 @@ impl fmt::Display for StartRefused {
             Self::Unservable(reasons) => write!(formatter, "this directory cannot be served by this broker: {}", reasons.join("; ")),
             Self::Files(error) => error.fmt(formatter),
             Self::Log(error) => write!(formatter, "the metadata log cannot be used: {error}"),
+            Self::LogFile { path, cause } => write!(
+                formatter,
+                "{}, a file of the metadata log, {cause}: put it back, or restore the data directories from a backup; without it the topics are not known",
+                path.display()
+            ),
             Self::Storage(error) => write!(formatter, "the metadata log: {error}"),
         }
     }

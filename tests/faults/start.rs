@@ -1,5 +1,6 @@
 //! Starting: what keeps a broker from it is said in words, and one that started is soon ready and then at rest.
 
+use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,9 @@ pub const CASES: &[OwnBrokerCase] = own_broker_cases![
     second_broker_on_the_port_names_the_address,
     second_broker_on_the_data_is_refused,
     wrong_settings_are_named,
+    directories_that_are_not_served_are_named,
+    a_lost_metadata_log_is_named,
+    a_check_looks_hosts_up,
     unknown_settings_get_the_nearest_name,
     properties_of_a_kafka_node_work_unchanged,
     exits_when_ready_if_asked,
@@ -61,6 +65,50 @@ fn wrong_settings_are_named() {
     }
 }
 
+/// What a start passes over of the data directory is said, so that nobody believes it to be served.
+fn directories_that_are_not_served_are_named() {
+    let mut broker = Broker::start(BrokerOptions::default());
+    assert!(broker.terminate(Duration::from_secs(60)).success());
+    fs::create_dir(broker.data().join("mytopic-0")).expect("a folder");
+    fs::write(broker.data().join("mytopic-0/00000000000000000000.log"), "junk").expect("a file");
+    broker.restart();
+    let said = broker.log().lines().filter(|line| line.contains("mytopic-0") && line.contains("left alone")).count();
+    assert_eq!(said, 1, "{}", broker.log());
+}
+
+/// Without it nobody knows the topics, so it is not begun anew.
+fn a_lost_metadata_log_is_named() {
+    let folder = tempfile::tempdir_in(places::scratch()).expect("a folder");
+    let listeners = format!("listeners=PLAINTEXT://127.0.0.1:{}", free_port());
+    let start = || run(corelane(folder.path(), &["--data-dir", "data", "--exit-when-ready", "--set", &listeners]));
+    assert!(start().status.success());
+    let log = folder.path().join("data/__cluster_metadata-0/00000000000000000000.log");
+    let kept = folder.path().join("kept");
+    fs::rename(&log, &kept).expect("the log is there after a clean stop");
+    for _ in 0..2 {
+        let refused = start();
+        assert_eq!(refused.status.code(), Some(CANNOT_START), "{}", refused.said);
+        for told in ["__cluster_metadata-0/00000000000000000000.log", "is missing", "put it back"] {
+            assert!(refused.said.contains(told), "{told}: {}", refused.said);
+        }
+    }
+    fs::rename(&kept, &log).expect("a file of ours");
+    let started = start();
+    assert!(started.status.success(), "{}", started.said);
+}
+
+/// `config check` says what a start would say of a listener's host.
+fn a_check_looks_hosts_up() {
+    let folder = tempfile::tempdir_in(places::scratch()).expect("a folder");
+    let file = folder.path().join("server.properties");
+    for (host, is_known) in [("nohost.invalid", false), ("127.0.0.1", true)] {
+        fs::write(&file, format!("listeners=PLAINTEXT://{host}:29192\n")).expect("a file");
+        let checked = run(corelane(folder.path(), &["config", "check", file.to_str().expect("a path in UTF-8")]));
+        assert_eq!(checked.status.success(), is_known, "{}", checked.said);
+        assert_eq!(checked.said.contains("cannot resolve host nohost.invalid"), !is_known, "{}", checked.said);
+    }
+}
+
 /// A key that nobody knows does not stop the start: server.properties files hold settings of plug-ins.
 fn unknown_settings_get_the_nearest_name() {
     let broker = Broker::start(BrokerOptions::default().set("num.partition", 3));
@@ -80,7 +128,7 @@ fn properties_of_a_kafka_node_work_unchanged() {
         folder.path().join("data").display()
     );
     let file = folder.path().join("server.properties");
-    std::fs::write(&file, properties).expect("a file");
+    fs::write(&file, properties).expect("a file");
     let mut process = Process::start(corelane(folder.path(), &["--config", file.to_str().expect("a path in UTF-8")]));
     let mut connection = wait::until("the broker", wait::PATIENCE, || {
         if let Some(ended) = process.ended() {

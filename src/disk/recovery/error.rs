@@ -24,7 +24,7 @@ pub enum RecoveryError {
     /// The file that names the journals of the last life, or a data directory's link to it, is damaged.
     LifeDamaged { path: PathBuf },
     /// There are journals, but not the file that says which of their content counts.
-    LifeMissing { path: PathBuf, journal: PathBuf },
+    LifeMissing { path: PathBuf, cause: String },
     /// A data directory was last used with journals elsewhere, and not stopped cleanly: they hold records that it lacks.
     JournalsElsewhere { data_directory: PathBuf, journal_directory: PathBuf, searched: PathBuf },
     /// The journal of a shard is missing, or another was put in its place.
@@ -80,11 +80,11 @@ impl fmt::Display for RecoveryError {
                 write!(formatter, "two of the data directories {} have the same directory.id: one is a copy of the other", paths.join(", "))
             }
             Self::LifeDamaged { path } => write!(formatter, "{} is damaged; restore it before a start", path.display()),
-            Self::LifeMissing { path, journal } => write!(
+            Self::LifeMissing { path, cause } => write!(
                 formatter,
-                "{} is missing, though {} holds records; restore it, or move the journals away if what they hold may be lost",
-                path.display(),
-                journal.display()
+                "{} is missing, and {cause}. Restore it; if what was written last may be lost, move the files whose names begin with corelane- away, \
+                 here and in every data directory",
+                path.display()
             ),
             Self::JournalsElsewhere { data_directory, journal_directory, searched } => write!(
                 formatter,

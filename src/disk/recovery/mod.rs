@@ -11,6 +11,7 @@ mod error;
 mod former;
 mod leftovers;
 pub mod life;
+mod lost_life;
 mod moves;
 mod redo;
 mod scan;
@@ -48,6 +49,9 @@ use crate::rt::file::{File, FileError, OpenMode, create_directory_blocking, sync
 pub use self::clean_stop::mark_clean_blocking;
 pub use self::error::RecoveryError;
 pub use self::moves::FutureDirectory;
+
+/// The directory of the metadata log.
+const METADATA_DIRECTORY: &str = "__cluster_metadata-0";
 
 /// Threads that bring partitions up to date: mostly they wait for flushes.
 const THREADS: usize = 8;
@@ -118,10 +122,19 @@ pub struct RecoveryReport {
     /// Files whose content did not follow from the log before them, under their new names.
     pub set_aside: Vec<PathBuf>,
     /// Directories that hold no partition of ours and were left alone.
-    pub left_alone: Vec<PathBuf>,
+    pub left_alone: Vec<LeftAlone>,
+    /// The file that says which journals count was gone, and nothing that they held was needed.
+    pub life_lost: Option<PathBuf>,
     /// Directories of deleted partitions, to be removed at leisure.
     pub deleted: Vec<PathBuf>,
     pub duration: Duration,
+}
+
+/// A directory in a data directory of which nothing is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftAlone {
+    pub path: PathBuf,
+    pub why: &'static str,
 }
 
 /// Everything from the last stop, clean or not, to storage on which shards can start. An error leaves all as it was, to be tried again.
@@ -138,7 +151,8 @@ pub fn recover_blocking(options: &RecoveryOptions) -> Result<Recovered, Recovery
     let turns = match &life {
         Some(life) => recovery.take_over(life)?,
         None => {
-            refuse_journals_without_life(options)?;
+            let is_lost = lost_life::are_journals_spent_blocking(options)?;
+            recovery.report.life_lost = is_lost.then(|| Life::path(options.journal_directory));
             Vec::new()
         }
     };
@@ -176,6 +190,10 @@ struct Recovery<'a> {
 fn check_links(options: &RecoveryOptions, life: Option<&Life>) -> Result<(), RecoveryError> {
     for directory in options.data_directories {
         let Some((set_id, journal_directory)) = directory.journal_link_blocking()? else { continue };
+        if life.is_none() && journal_directory == options.journal_directory {
+            let cause = format!("{} was not stopped cleanly: its latest records are in the journals beside it", directory.path.display());
+            return Err(RecoveryError::LifeMissing { path: Life::path(&journal_directory), cause });
+        }
         if life.is_none_or(|life| life.set_id != set_id) {
             let data_directory = directory.path.clone();
             let searched = options.journal_directory.to_path_buf();
@@ -200,22 +218,6 @@ fn foreign_directories(options: &RecoveryOptions, life: Option<&Life>) -> Result
         }
     }
     Ok(foreign)
-}
-
-/// Rings without the file that gives them their meaning: harmless only if nothing was ever written into them.
-fn refuse_journals_without_life(options: &RecoveryOptions) -> Result<(), RecoveryError> {
-    for shard in 0..u16::MAX {
-        let journal = ring_path(options.journal_directory, shard);
-        if !journal.exists() {
-            break;
-        }
-        let ring = RingFile::open_blocking(&journal, options.direct)?;
-        let first = ring.file.read_at_blocking(4096, RING_START)?;
-        if first.iter().any(|byte| *byte != 0) {
-            return Err(RecoveryError::LifeMissing { path: Life::path(options.journal_directory), journal });
-        }
-    }
-    Ok(())
 }
 
 impl Recovery<'_> {
@@ -270,13 +272,16 @@ impl Recovery<'_> {
         let mut unknown: BTreeMap<TopicIdPartition, scan::Found> = BTreeMap::new();
         for (directory, inventory) in self.options.data_directories.iter().zip(std::mem::take(&mut self.inventories)) {
             self.report.deleted.extend(inventory.deleted);
-            self.report.left_alone.extend(inventory.others);
+            let others: Vec<PathBuf> = inventory.others.into_iter().filter(|path| !self.is_expected(path)).collect();
+            self.report.left_alone.extend(others.into_iter().map(|path| LeftAlone { path, why: "its name is not that of a partition" }));
             let is_unknown = |name: &String| !known.contains(&directory.path.join(name));
             let names: Vec<String> = inventory.partitions.into_iter().filter(is_unknown).collect();
             for found in found_in(directory, names, &mut self.report.left_alone)? {
                 // The same partition in two places, as a move between directories leaves it: what the checkpoint knows counts, then what comes first.
                 if self.partitions.contains_key(&found.partition) || unknown.contains_key(&found.partition) {
-                    self.report.left_alone.push(found.directory);
+                    self.report
+                        .left_alone
+                        .push(LeftAlone { path: found.directory, why: "the same partition lies in another data directory, too" });
                 } else {
                     unknown.insert(found.partition, found);
                 }
@@ -290,6 +295,11 @@ impl Recovery<'_> {
         }
         self.resume_moves(future);
         Ok(())
+    }
+
+    /// What lies in a data directory though it is no partition: journals that were put there, and what mkfs leaves at the root of a filesystem.
+    fn is_expected(&self, path: &Path) -> bool {
+        path == self.options.journal_directory || path.file_name().is_some_and(|name| name == "lost+found")
     }
 
     /// Writes what the new life begins with, and begins it.
@@ -385,7 +395,7 @@ fn write_first_checkpoint(turn: &CheckpointTurn, journal_id: Uuid, partitions: &
 }
 
 /// What Kafka's files say of directories that we do not know.
-fn found_in(directory: &DataDirectory, names: Vec<String>, left_alone: &mut Vec<PathBuf>) -> Result<Vec<scan::Found>, RecoveryError> {
+fn found_in(directory: &DataDirectory, names: Vec<String>, left_alone: &mut Vec<LeftAlone>) -> Result<Vec<scan::Found>, RecoveryError> {
     if names.is_empty() {
         return Ok(Vec::new());
     }
@@ -402,7 +412,10 @@ fn found_in(directory: &DataDirectory, names: Vec<String>, left_alone: &mut Vec<
         let path = directory.path.join(&name);
         let metadata_path = path.join(PARTITION_METADATA);
         let Some(metadata) = read_text_blocking(&metadata_path)? else {
-            left_alone.push(path);
+            // A formatter leaves the directory of the metadata log without one.
+            if name != METADATA_DIRECTORY {
+                left_alone.push(LeftAlone { path, why: "it has no partition.metadata, which says whose it is" });
+            }
             continue;
         };
         let topic_id = decode_partition_metadata(&metadata)

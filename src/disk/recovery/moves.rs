@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use super::redo::Redo;
-use super::{Recovery, RecoveryError};
+use super::{LeftAlone, Recovery, RecoveryError};
 use crate::disk::directories::{read_partition_metadata_blocking, retire_partition_blocking};
 use crate::log::file_names::future_of;
 use crate::rt::file::{rename_blocking, sync_directory_blocking};
@@ -74,7 +74,9 @@ impl Recovery<'_> {
                     recovered.moving_to = Some(copy);
                 }
                 Some(_) => self.report.deleted.push(copy.path),
-                None => self.report.left_alone.push(copy.path),
+                None => {
+                    self.report.left_alone.push(LeftAlone { path: copy.path, why: "it is a copy of a replica that is not there" });
+                }
             }
         }
     }
