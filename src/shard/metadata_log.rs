@@ -86,7 +86,10 @@ async fn read(log: &Partition, offset: i64) -> Result<Bytes, String> {
     if offset >= log.high_watermark() {
         return Ok(Bytes::new());
     }
-    log.read(offset, READ_BYTES).await.map_err(|refusal| format!("{refusal:?}"))
+    log.read(offset, READ_BYTES).await.map_err(|refusal| {
+        let directory = log.directory();
+        format!("{} cannot be read from offset {offset} on ({refusal:?}); the lines before say why", directory.display())
+    })
 }
 
 async fn append(log: &Partition, wanted: Append) -> Result<(), AppendFailure> {
