@@ -53,6 +53,7 @@ pub fn run(setup: &Setup<'_>, target: &Target) -> Result<Outcome, Failure> {
     let mut crowd = Crowd::connect(setup)?;
     Admin::connect(setup.address, setup.congestion_control)?.prepare_coordinators("__consumer_offsets", workload.class)?;
     let forming_ns = crowd.form()?;
+    crowd.drain()?;
 
     let start_ns = setup.clock.now_ns() + 10_000_000;
     let window_start_ns = start_ns + seconds_ns(workload.warm_up_seconds);
@@ -226,6 +227,16 @@ impl Crowd {
         Ok(self.clock.now_ns() - began_ns)
     }
 
+    /// Until nothing is under way, so that the window begins with what is due in it.
+    fn drain(&mut self) -> Result<(), Failure> {
+        let began_ns = self.clock.now_ns();
+        self.members.iter_mut().for_each(|member| member.heartbeat_due_ns = u64::MAX);
+        while self.members.iter().any(|member| !member.asked.is_empty()) && self.clock.now_ns() < began_ns + LAST_ANSWER_MAX_NS {
+            self.round()?;
+        }
+        Ok(())
+    }
+
     fn is_formed(&self) -> bool {
         self.members.chunks(self.per_group).all(|group| {
             group.iter().all(|member| member.state == State::Stable && member.generation == group[0].generation)
@@ -307,7 +318,9 @@ impl Crowd {
         let may_ask = now_ns < self.window.end_ns;
         for place in 0..self.members.len() {
             let member = &mut self.members[place];
-            if may_ask && member.state == State::Stable && now_ns >= member.heartbeat_due_ns {
+            // While groups form, a heartbeat is only a question whether to join again: one at a time, or ten thousand members ask more than anybody can answer.
+            let is_held_back = self.heartbeat_ns < HEARTBEAT_NS && !member.asked.is_empty();
+            if may_ask && member.state == State::Stable && now_ns >= member.heartbeat_due_ns && !is_held_back {
                 let due_ns = member.heartbeat_due_ns;
                 member.heartbeat_due_ns = due_ns + self.heartbeat_ns;
                 let request = HeartbeatRequest {
