@@ -476,8 +476,8 @@ impl State {
 
     fn has_room(&self, appender: Appender, payload_bytes: usize) -> bool {
         let reserve_bytes = match appender {
-            // What has to be carried forward must find room in one piece.
-            Appender::Client => self.reserve_bytes() + self.backlog.stuck_change_bytes_max().min(self.ring.capacity_bytes() / 4),
+            // What has to be carried forward must find room in one piece, beside what is carried before it.
+            Appender::Client => self.reserve_bytes() + self.bytes_kept_for_carrying(),
             Appender::Release => self.reserve_bytes() / 2,
             Appender::Upkeep | Appender::Carry => 0,
         };

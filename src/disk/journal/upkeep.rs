@@ -247,8 +247,20 @@ impl Journal {
 impl State {
     /// Whether pieces of so many bytes find room, with what is lost where the ring begins anew. Without that it is not begun: half of it would fill the ring and free nothing.
     fn has_room_to_carry(&self, bytes: usize) -> bool {
-        let pieces = bytes.div_ceil(CARRY_BYTES) as u64 + 1;
-        let overhead_bytes = pieces * 2 * BLOCK_BYTES as u64 + CARRY_BYTES as u64;
-        self.ring.used_bytes() + bytes as u64 + overhead_bytes <= self.ring.capacity_bytes()
+        self.ring.used_bytes() + bytes_to_carry(bytes) <= self.ring.capacity_bytes()
     }
+
+    /// What clients leave free for the largest change that may have to be carried, and what lies before it; nothing while no files are in trouble.
+    pub(super) fn bytes_kept_for_carrying(&self) -> u64 {
+        match self.backlog.stuck_change_bytes_max() {
+            0 => 0,
+            bytes => (bytes_to_carry(bytes as usize) + self.reserve_bytes() / 2).min(self.ring.capacity_bytes() / 2),
+        }
+    }
+}
+
+/// Room for a change that is carried in pieces, with blocks that are filled in part and what is lost where the ring begins anew.
+fn bytes_to_carry(bytes: usize) -> u64 {
+    let pieces = bytes.div_ceil(CARRY_BYTES) as u64 + 1;
+    bytes as u64 + pieces * 2 * BLOCK_BYTES as u64 + CARRY_BYTES as u64
 }

@@ -267,8 +267,15 @@ impl Backlog {
     ) -> Option<Rc<dyn PlacementTarget>> {
         let site = self.sites.get_mut(partition)?;
         site.failure.get_or_insert_with(|| error.clone());
-        site.is_stuck = true;
+        let was_stuck = std::mem::replace(&mut site.is_stuck, true);
         torn.into_iter().for_each(|(header, payload)| site.add_pin(None, header, payload));
+        if !was_stuck {
+            // At once: clients may fill the ring before the next round looks, and then nothing could be carried.
+            for bytes in site.kept_bytes() {
+                self.stuck_bytes += bytes;
+                self.stuck_change_bytes_max = self.stuck_change_bytes_max.max(bytes);
+            }
+        }
         Some(site.target.clone())
     }
 
