@@ -89,6 +89,9 @@ impl Partition {
         if counts != Counts::Durable {
             self.flush_in_time(written.sequence, batch.info.record_count);
         }
+        if matches!(origin, Origin::Client { .. }) {
+            self.disk().took(batch.bytes.len());
+        }
         self.follow_up(appended);
         Ok(Appending {
             base_offset: placed.base_offset,

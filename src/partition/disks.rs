@@ -20,6 +20,8 @@ use crate::rt::sync::Notify;
 pub(super) const RESERVE_BYTES: u64 = 8 << 20;
 /// With less than this it is looked at more often.
 const SCARCE_BYTES: u64 = 2 << 30;
+/// Shards that may append to one directory at the same time, as far as its last room is shared out.
+const LOOKERS: u64 = 4;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const LOOK_INTERVAL_SCARCE: Duration = Duration::from_millis(100);
 
@@ -28,6 +30,8 @@ pub(super) struct Disk {
     id: Uuid,
     path: PathBuf,
     is_full: Cell<bool>,
+    /// What clients may still append before the next look.
+    left_bytes: Cell<u64>,
     failure: RefCell<Option<JournalError>>,
     refuses: Notify,
 }
@@ -70,8 +74,20 @@ impl Disk {
         }
     }
 
+    /// A client has appended so much. Between two looks more could come than there is room for.
+    pub fn took(&self, bytes: usize) {
+        let left_bytes = self.left_bytes.get().saturating_sub(bytes as u64);
+        self.left_bytes.set(left_bytes);
+        if left_bytes == 0 {
+            self.ran_full();
+        }
+    }
+
     fn look(&self, usable_bytes: u64, waiting_bytes: u64) {
         let needed_bytes = waiting_bytes + RESERVE_BYTES;
+        // Other shards take of it, too.
+        let left_bytes = if usable_bytes < SCARCE_BYTES { usable_bytes.saturating_sub(needed_bytes) / LOOKERS } else { u64::MAX };
+        self.left_bytes.set(left_bytes);
         if usable_bytes < needed_bytes {
             self.ran_full();
         } else if self.is_full.get() && usable_bytes > needed_bytes + RESERVE_BYTES {
@@ -95,7 +111,14 @@ impl Disks {
             return disk.clone();
         }
         let path = partition_directory.parent().unwrap_or(partition_directory).to_path_buf();
-        let disk = Rc::new(Disk { id, path, is_full: Cell::new(false), failure: RefCell::default(), refuses: Notify::new() });
+        let disk = Rc::new(Disk {
+            id,
+            path,
+            is_full: Cell::new(false),
+            left_bytes: Cell::new(u64::MAX),
+            failure: RefCell::default(),
+            refuses: Notify::new(),
+        });
         disks.push(disk.clone());
         disk
     }
@@ -149,6 +172,12 @@ mod tests {
         disk.look(2 * RESERVE_BYTES + 101, 100);
         assert!(disk.takes_records());
         disk.ran_full();
+        assert!(!disk.takes_records());
+        // Much comes between two looks.
+        disk.look(2 * RESERVE_BYTES + 101, 100);
+        disk.took(RESERVE_BYTES as usize / LOOKERS as usize - 1);
+        assert!(disk.takes_records());
+        disk.took(10);
         assert!(!disk.takes_records());
         disk.look(u64::MAX, 100);
         disk.fail(&JournalError::Failed { path: "/data".into(), cause: "no".into() });

@@ -83,7 +83,11 @@ fn a_broker_that_was_killed_on_a_full_disk_starts_there_again() {
     let mut connection = Connection::to(&broker);
     connection.create_topic(TOPIC, 1);
     connection.create_topic_with("large", 1, &[("file.delete.delay.ms", "100"), ("segment.bytes", "4194304")]);
-    let large = fill(&mut connection, "large");
+    // Producers that come fast are refused for a moment while there is some room left.
+    let mut large = 0;
+    while disk.free_bytes() >= 30 << 20 {
+        large += fill(&mut connection, "large");
+    }
     for _ in 0..3 {
         broker.kill();
         broker.restart();
@@ -453,6 +457,11 @@ impl Disk {
         // Says by its exit code that it has mended something.
         let _has_mended = run(Command::new("e2fsck").args(["-f", "-y"]).arg(&image));
         run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&self.path)).expect("the disk can be mounted");
+    }
+
+    fn free_bytes(&self) -> u64 {
+        let space = rustix::fs::statvfs(&self.path).expect("it is mounted");
+        space.f_bavail * space.f_frsize
     }
 
     /// Leaves no block to others.
