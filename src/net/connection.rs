@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::Shutdown;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -29,7 +29,7 @@ use crate::wire::{ApiKey, Chunk};
 const COALESCED_BYTES: usize = 256 * 1024;
 
 /// What a connection starts with to read into; enough for most requests, small enough for ten thousand idle clients.
-const READ_BYTES_MIN: usize = 4 * 1024;
+const READ_BYTES_MIN: usize = 2 * 1024;
 
 /// What a connection that sends much reads into at a time, so that requests that arrived together cost one read. What it keeps when it falls silent.
 const READ_BYTES_MAX: usize = 16 * 1024;
@@ -149,7 +149,8 @@ async fn read_requests(
             }
             Ok(Begun::Alone(request)) => {
                 pipeline.drained().await;
-                let answer = request.answer().await;
+                // Boxed: an idle connection does not hold room for the largest of all handlers.
+                let answer = Box::pin(request.answer()).await;
                 drop(held);
                 pipeline.push(Box::pin(std::future::ready(answer)), request_bytes);
             }
@@ -184,7 +185,7 @@ async fn write_answers(stream: &Stream, pipeline: &Pipeline, activity: &Activity
                 finished.push(request_bytes);
             }
             activity.is_sending.set(true);
-            send_beside_work(batch.send(stream), pipeline).await.map_err(Ended::Broken)?;
+            send_beside_work(pin!(batch.send(stream)), pipeline).await.map_err(Ended::Broken)?;
             activity.is_sending.set(false);
             activity.last.set(Instant::now());
             for request_bytes in finished {
@@ -200,8 +201,7 @@ async fn write_answers(stream: &Stream, pipeline: &Pipeline, activity: &Activity
 }
 
 /// While the client does not read, the requests behind the answer that it is sent come to their ends: they hold memory that others wait for.
-async fn send_beside_work(send: impl Future<Output = io::Result<()>>, pipeline: &Pipeline) -> io::Result<()> {
-    let mut send = pin!(send);
+async fn send_beside_work(mut send: Pin<&mut impl Future<Output = io::Result<()>>>, pipeline: &Pipeline) -> io::Result<()> {
     let mut work = pin!(pipeline.work_on_owed());
     poll_fn(|context| {
         let sent = send.as_mut().poll(context);
@@ -263,7 +263,7 @@ async fn send_range(stream: &Stream, file: &File, position: u64, length: usize) 
         let from = position + sent as u64;
         if !file.is_cached(from, part) {
             file.read_ahead(from, part as u32).await.map_err(io::Error::other)?;
-            wait_for_pages(file, from, part).await.map_err(io::Error::other)?;
+            Box::pin(wait_for_pages(file, from, part)).await.map_err(io::Error::other)?;
         }
         stream.send_file(file, from, part).await?;
         sent += part;
@@ -323,7 +323,7 @@ impl Reader<'_> {
             return Err(Ended::FrameSize(size));
         }
         let total = 4 + size as usize;
-        let arriving = if total > FRAME_STEP_BYTES { Some(self.room_for(total, pipeline).await?) } else { None };
+        let arriving = if total > FRAME_STEP_BYTES { Some(Box::pin(self.room_for(total, pipeline)).await?) } else { None };
         while self.buffer.len() < total {
             let missing = total - self.buffer.len();
             if !self.fill(missing.min(FRAME_STEP_BYTES.max(self.buffer.len()))).await? {
