@@ -20,8 +20,6 @@ use crate::rt::sync::Notify;
 pub(super) const RESERVE_BYTES: u64 = 8 << 20;
 /// With less than this it is looked at more often.
 const SCARCE_BYTES: u64 = 2 << 30;
-/// Shards that may append to one directory at the same time, as far as its last room is shared out.
-const LOOKERS: u64 = 4;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const LOOK_INTERVAL_SCARCE: Duration = Duration::from_millis(100);
 
@@ -85,9 +83,7 @@ impl Disk {
 
     fn look(&self, usable_bytes: u64, waiting_bytes: u64) {
         let needed_bytes = waiting_bytes + RESERVE_BYTES;
-        // Other shards take of it, too.
-        let left_bytes = if usable_bytes < SCARCE_BYTES { usable_bytes.saturating_sub(needed_bytes) / LOOKERS } else { u64::MAX };
-        self.left_bytes.set(left_bytes);
+        self.left_bytes.set(usable_bytes.saturating_sub(needed_bytes));
         if usable_bytes < needed_bytes {
             self.ran_full();
         } else if self.is_full.get() && usable_bytes > needed_bytes + RESERVE_BYTES {
@@ -175,7 +171,7 @@ mod tests {
         assert!(!disk.takes_records());
         // Much comes between two looks.
         disk.look(2 * RESERVE_BYTES + 101, 100);
-        disk.took(RESERVE_BYTES as usize / LOOKERS as usize - 1);
+        disk.took(RESERVE_BYTES as usize);
         assert!(disk.takes_records());
         disk.took(10);
         assert!(!disk.takes_records());
