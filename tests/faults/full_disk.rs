@@ -190,12 +190,7 @@ fn a_disk_that_stays_full_does_not_fill_the_journal() {
 /// place when there is room.
 fn a_full_directory_holds_back_nothing_of_the_others() {
     let disk = Disk::mount().expect("it could be mounted before");
-    let mut broker = start_beside(&disk);
-    let mut connection = Connection::to(&broker);
-    let Spread { on_disk, beside } = spread(&mut connection, &disk);
-    for _ in 0..3 {
-        connection.append(TOPIC, on_disk, large_record());
-    }
+    let Spread { mut broker, mut connection, on_disk, beside } = spread(&disk);
     let mut taken = 3;
     let filler = disk.take_all();
     for _ in 0..LAPS {
@@ -225,12 +220,7 @@ fn a_full_directory_holds_back_nothing_of_the_others() {
 /// The filesystem of one of two directories takes no more writes while records wait for it: the same for the others, and after a restart on the mended one everything is there.
 fn a_failed_directory_stops_its_own_partitions_alone() {
     let disk = Disk::mount().expect("it could be mounted before");
-    let mut broker = start_beside(&disk);
-    let mut connection = Connection::to(&broker);
-    let Spread { on_disk, beside } = spread(&mut connection, &disk);
-    for _ in 0..3 {
-        connection.append(TOPIC, on_disk, large_record());
-    }
+    let Spread { mut broker, mut connection, on_disk, beside } = spread(&disk);
     disk.fail();
     for _ in 0..LAPS {
         connection.append(TOPIC, beside, large_record());
@@ -251,20 +241,27 @@ fn a_failed_directory_stops_its_own_partitions_alone() {
     assert!(broker.terminate(Duration::from_secs(60)).success());
 }
 
-/// Partitions of the topic with two, one in each directory.
+/// A broker with two directories, and the topic's two partitions, one in each. Three large records are in the one on the disk.
 struct Spread {
+    broker: Broker,
+    connection: Connection,
     on_disk: i32,
     beside: i32,
 }
 
-fn spread(connection: &mut Connection, disk: &Disk) -> Spread {
+fn spread(disk: &Disk) -> Spread {
+    let broker = start_beside(disk);
+    let mut connection = Connection::to(&broker);
     // The metadata log is in the first directory: now there is one in each.
     connection.create_topic("first", 1);
     connection.create_topic(TOPIC, 2);
     let is_on_disk = |partition: &i32| disk.path.join(format!("{TOPIC}-{partition}")).exists();
     let on_disk = (0..2).find(is_on_disk).expect("new partitions are spread over the directories");
     assert!(!is_on_disk(&(1 - on_disk)), "one of them each");
-    Spread { on_disk, beside: 1 - on_disk }
+    for _ in 0..3 {
+        connection.append(TOPIC, on_disk, large_record());
+    }
+    Spread { broker, connection, on_disk, beside: 1 - on_disk }
 }
 
 fn check_both(broker: &Broker, left: (i32, usize), right: (i32, usize)) {
