@@ -140,7 +140,7 @@ impl Sources {
     fn read_environment(&self, prefix: &str, gathered: &mut Gathered) {
         for (variable, value) in &self.environment {
             let Some(name) = variable.strip_prefix(prefix) else { continue };
-            if !NOT_SETTINGS.contains(&variable.as_str()) {
+            if !NOT_SETTINGS.contains(&variable.as_str()) && !tells_of_a_service(name, value) {
                 gathered.give(setting_of(name), value.clone(), Origin::Environment { variable: variable.clone() });
             }
         }
@@ -198,6 +198,19 @@ impl Gathered {
             }
         }
     }
+}
+
+/// Whether Kubernetes put that variable there: it tells every container of the services beside it, and one that is called `kafka` or `kafka-headless` gives `KAFKA_PORT=tcp://10.0.0.1:9092`,
+/// `KAFKA_SERVICE_HOST`, `KAFKA_PORT_9092_TCP_ADDR` and their like.
+fn tells_of_a_service(name: &str, value: &str) -> bool {
+    let name = format!("_{name}_");
+    let is_of_port = |protocol: &str| {
+        let port = name.split_once("_PORT_").and_then(|(_, rest)| rest.split_once(protocol)).map(|(port, _)| port);
+        port.is_some_and(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    ["_SERVICE_HOST_", "_SERVICE_PORT_"].iter().any(|part| name.contains(part))
+        || name.ends_with("_PORT_") && ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme))
+        || ["_TCP_", "_UDP_", "_SCTP_"].into_iter().any(is_of_port)
 }
 
 fn is_known(key: &str) -> bool {
@@ -277,6 +290,27 @@ mod tests {
         }
         let gathered = sources("", &[("KAFKA_HEAP_OPTS", "-Xmx1g"), ("PATH", "/bin")], &[]).gather();
         assert!(gathered.warnings.is_empty());
+    }
+
+    /// Those of a service beside the container are none of ours; a person's `KAFKA_PORT` is a setting that is gone.
+    #[test]
+    fn variables_of_services_are_passed_over() {
+        let services = [
+            ("KAFKA_PORT", "tcp://10.0.0.1:9092"),
+            ("KAFKA_SERVICE_HOST", "10.0.0.1"),
+            ("KAFKA_SERVICE_PORT", "9092"),
+            ("KAFKA_SERVICE_PORT_CLIENTS", "9092"),
+            ("KAFKA_PORT_9092_TCP", "tcp://10.0.0.1:9092"),
+            ("KAFKA_PORT_9092_TCP_PROTO", "tcp"),
+            ("KAFKA_HEADLESS_PORT", "udp://10.0.0.2:53"),
+            ("KAFKA_HEADLESS_PORT_53_UDP_ADDR", "10.0.0.2"),
+            ("CORELANE_PORT", "tcp://10.0.0.3:9092"),
+        ];
+        let gathered = sources("", &services, &[]).gather();
+        assert_eq!((gathered.warnings, gathered.errors), (vec![], vec![]));
+        let gathered = sources("", &[("KAFKA_PORT", "9092")], &[]).gather();
+        assert!(gathered.errors[0].contains("KAFKA_PORT"), "{:?}", gathered.errors);
+        assert_eq!(sources("", &[("KAFKA_SOCKET_LISTEN_BACKLOG_SIZE", "9")], &[]).gather().given["socket.listen.backlog.size"].value, "9");
     }
 
     #[test]
