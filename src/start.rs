@@ -52,7 +52,7 @@ const PORT_RETRY: Duration = Duration::from_millis(25);
 /// Messages that may wait for one shard before its senders keep them.
 const MESH_CAPACITY: usize = 4096;
 
-/// Starts the broker and serves until SIGTERM or SIGINT.
+/// Starts the broker and serves until SIGTERM, SIGINT or SIGHUP.
 pub fn run(config: Config, exit_when_ready: bool) -> ExitCode {
     let begun = Instant::now();
     match Ground::prepare(config) {

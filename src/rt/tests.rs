@@ -619,7 +619,7 @@ fn signals_are_heard() {
     if is_child() {
         return wait_for_a_signal();
     }
-    for (signal, name) in [(libc::SIGTERM, "Terminate"), (libc::SIGINT, "Interrupt")] {
+    for (signal, name) in [(libc::SIGTERM, "Terminate"), (libc::SIGINT, "Interrupt"), (libc::SIGHUP, "HangUp")] {
         let mut child = child_process("signals_are_heard");
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         assert!(lines.any(|line| line.contains("ready")));

@@ -9,6 +9,9 @@ use harness::wait;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+/// Exit code of a start that the machine or its state forbids.
+pub const CANNOT_START: i32 = 78;
+
 /// The binary in that folder, with no settings from the environment.
 pub fn corelane(folder: &Path, arguments: &[&str]) -> Command {
     through(Command::new(places::corelane_binary()), folder, arguments)
@@ -80,9 +83,13 @@ impl Process {
 
     /// SIGTERM, and its end.
     pub fn terminate(&mut self) -> ExitStatus {
-        let pid = Pid::from_raw(self.pid() as i32).expect("a process id is not 0");
-        kill_process(pid, Signal::TERM).expect("a child of ours takes signals");
+        self.signal(Signal::TERM);
         self.wait_for_end()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid() as i32).expect("a process id is not 0");
+        kill_process(pid, signal).expect("a child of ours takes signals");
     }
 
     pub fn pid(&self) -> u32 {

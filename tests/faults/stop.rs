@@ -1,4 +1,4 @@
-//! SIGTERM, and what the next start finds.
+//! What asks a broker to end, and what the next start finds.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,19 +11,22 @@ use corelane_wire::messages::offset_commit_request::{OffsetCommitRequestPartitio
 use corelane_wire::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use corelane_wire::messages::{OffsetCommitRequest, OffsetFetchRequest};
 use harness::batch::{Batch, Codec, Record, record};
-use harness::broker::{Broker, BrokerOptions};
+use harness::broker::{Broker, BrokerOptions, free_port};
 use harness::own_broker_cases;
-use harness::places::Target;
+use harness::places::{self, Target};
 use harness::raw::{Connection, code};
 use harness::samples;
 use harness::suite::OwnBrokerCase;
 use harness::wait;
 use rustix::process::Signal;
 
+use crate::process::{Process, corelane_by};
 use crate::writer::{Kind, Progress, StopAtEnd, Writer};
 
 pub const CASES: &[OwnBrokerCase] = own_broker_cases![
     everything_is_there_after_a_stop,
+    every_wish_to_end_is_a_clean_stop,
+    who_ignores_a_lost_terminal_goes_on_without_it,
     the_directory_opens_in_apache_kafka,
     stopped_under_load_it_ends_in_time_and_keeps_its_word,
     another_number_of_shards_finds_the_same,
@@ -41,6 +44,32 @@ fn everything_is_there_after_a_stop() {
     assert_eq!(broker.terminate(STOP_LIMIT).code(), Some(stopped_code(&broker)));
     broker.restart();
     left.verify(&mut Connection::to(&broker));
+}
+
+/// Somebody at the keyboard, and a terminal that is closed, get what SIGTERM gets.
+fn every_wish_to_end_is_a_clean_stop() {
+    let mut broker = Broker::start(BrokerOptions::default());
+    let left = Left::behind(&mut Connection::to(&broker));
+    for signal in [Signal::INT, Signal::HUP] {
+        broker.signal(signal);
+        let code = if broker.target() == Target::Kafka { 128 + signal.as_raw() } else { 0 };
+        assert_eq!(broker.wait_for_end(STOP_LIMIT).code(), Some(code), "{signal:?}");
+        assert!(broker.data().join(".kafka_cleanshutdown").exists(), "{signal:?}");
+        broker.restart();
+        left.verify(&mut Connection::to(&broker));
+    }
+}
+
+fn who_ignores_a_lost_terminal_goes_on_without_it() {
+    let folder = tempfile::tempdir_in(places::scratch()).expect("a folder");
+    let port = free_port();
+    let listeners = format!("listeners=PLAINTEXT://127.0.0.1:{port}");
+    let mut broker = Process::ready(corelane_by(&["nohup"], folder.path(), &["--data-dir", "data", "--set", &listeners]));
+    broker.signal(Signal::HUP);
+    let mut connection = Connection::open(([127, 0, 0, 1], port).into()).expect("it listens there");
+    connection.create_topic("after-the-terminal", 1);
+    assert_eq!(connection.append("after-the-terminal", 0, vec![record("key", "value")]), 0);
+    assert!(broker.terminate().success());
 }
 
 /// The original, started on the directory that we left, shows the same records and offsets.
