@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use corelane_wire::Str;
-use corelane_wire::messages::ShareGroupHeartbeatRequest;
+use corelane_wire::messages::{ProduceRequest, ShareGroupHeartbeatRequest};
+use corelane_wire::{ErrorCode, Str};
 use harness::batch::{Batch, Codec, record};
 use harness::broker::{Broker, BrokerOptions, java_with};
 use harness::own_broker_cases;
 use harness::places;
-use harness::raw::Connection;
+use harness::raw::{Connection, code, frame_of, produce_request};
 use harness::suite::OwnBrokerCase;
 use harness::wait;
 
@@ -24,6 +24,7 @@ pub const CASES: &[OwnBrokerCase] = own_broker_cases![
     hints_are_made_again,
     transaction_indexes_are_made_again,
     a_journal_is_dumped,
+    requests_in_flight_share_groups_of_the_journal,
     what_opens_of_a_directory_of_kafka_is_told,
 ];
 
@@ -179,6 +180,31 @@ fn a_journal_is_dumped() {
         assert!(said.contains(&format!("key: key payload: value-{number}")), "value {number} in\n{said}");
     }
     assert!(said.contains(&format!("name: {TOPIC}-0")) && !said.contains("isvalid: false"), "{said}");
+}
+
+/// Five requests of one connection that arrive together do not wait for each other's write: the first may have one to itself, the others share.
+fn requests_in_flight_share_groups_of_the_journal() {
+    const ROUNDS: usize = 20;
+    const IN_FLIGHT: usize = 5;
+    let mut broker = Broker::start(BrokerOptions::default().set("shards", 1));
+    let mut connection = Connection::to(&broker);
+    connection.create_topic(TOPIC, 1);
+    for _ in 0..ROUNDS {
+        let request = produce_request(TOPIC, 0, -1, Batch::of(vec![record("key", "in-flight")]).encode());
+        let frames: Vec<u8> = (0..IN_FLIGHT as i32).flat_map(|number| frame_of(9, number, None, &request)).collect();
+        connection.send_bytes(&frames);
+        for number in 0..IN_FLIGHT as i32 {
+            let response = connection.receive::<ProduceRequest>(9, number).expect("an answer in its turn");
+            assert_eq!(code(response.responses[0].partition_responses[0].error_code), ErrorCode::None);
+        }
+    }
+    broker.kill();
+    let dumped = log_command(&["dump", "--print-data-log"], &broker.data().join("corelane-journal-0"));
+    let said = text(&dumped.stdout);
+    let in_groups: Vec<usize> =
+        said.split("\ngroup: ").map(|group| group.matches("payload: in-flight").count()).filter(|count| *count > 0).collect();
+    assert_eq!(in_groups.iter().sum::<usize>(), ROUNDS * IN_FLIGHT, "{said}");
+    assert!(in_groups.len() * 2 <= ROUNDS * IN_FLIGHT, "records of each group: {in_groups:?}");
 }
 
 /// A directory as Kafka formats it by default opens, and one with a share group does not; neither is changed, not even by a start.

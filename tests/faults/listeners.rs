@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use corelane_wire::Str;
 use corelane_wire::messages::{DescribeClusterRequest, FindCoordinatorRequest};
 use harness::batch::record;
-use harness::broker::free_port;
+use harness::broker::{Broker, BrokerOptions, free_port};
 use harness::own_broker_cases;
 use harness::raw::Connection;
 use harness::suite::OwnBrokerCase;
@@ -19,6 +19,7 @@ pub const CASES: &[OwnBrokerCase] = own_broker_cases![
     clients_are_told_the_address_that_they_dialled,
     a_listener_without_a_host_takes_both_families,
     connections_are_spread_over_the_shards,
+    the_kernel_asks_silent_clients_whether_they_live,
 ];
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -91,6 +92,22 @@ fn connections_are_spread_over_the_shards() {
         }
     });
     assert_eq!(crossing::moves(&broker), CONNECTIONS / 2);
+}
+
+/// Keep-alive: the kernel's timer runs at the broker's end of a connection on which nothing is under way.
+fn the_kernel_asks_silent_clients_whether_they_live() {
+    const TIMER_OF_A_SILENT_CONNECTION: &str = "02";
+    let broker = Broker::start(BrokerOptions::default());
+    let mut connection = Connection::to(&broker);
+    connection.metadata(9, &[]);
+    let client = connection.stream().local_addr().expect("it is connected").port();
+    let (here, there) = (format!(":{:04X}", broker.address().port()), format!(":{client:04X}"));
+    // One of both holds it: a listener for IPv6 takes IPv4 in, too.
+    let sockets = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default()).concat();
+    let fields: Vec<Vec<&str>> = sockets.lines().map(|line| line.split_whitespace().collect()).collect();
+    let own = fields.iter().find(|fields| fields.len() > 5 && fields[1].ends_with(&here) && fields[2].ends_with(&there));
+    let timer = own.expect("the broker's end of the connection")[5];
+    assert!(timer.starts_with(&format!("{TIMER_OF_A_SILENT_CONNECTION}:")), "timer {timer}");
 }
 
 fn dial(address: IpAddr, port: u16) -> Connection {

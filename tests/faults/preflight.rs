@@ -1,9 +1,10 @@
-//! What a start finds of the machine: the cores that it may run on, and a filesystem without direct I/O.
+//! What a start finds of the machine: the cores that it may run on, a filesystem without direct I/O, and who forbids what it needs.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use harness::batch::record;
@@ -12,10 +13,21 @@ use harness::own_broker_cases;
 use harness::places;
 use harness::raw::Connection;
 use harness::suite::OwnBrokerCase;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use tempfile::TempDir;
 
-use crate::process::{Process, corelane, corelane_by};
+use crate::process::{self, CANNOT_START, Ended, Process, corelane, corelane_by};
 
-pub const CASES: &[OwnBrokerCase] = own_broker_cases![one_pinned_thread_for_each_allowed_core, without_direct_io_it_warns_once_and_serves];
+pub const CASES: &[OwnBrokerCase] = own_broker_cases![
+    one_pinned_thread_for_each_allowed_core,
+    without_direct_io_it_warns_once_and_serves,
+    a_filter_that_forbids_io_uring_is_named,
+    a_sysctl_that_forbids_io_uring_is_named,
+    too_little_locked_memory_is_named,
+];
+
+/// The number of the call, the same on every architecture that we build for.
+const IO_URING_SETUP: i64 = 425;
 
 /// Also for a process that may not run everywhere, as in a container.
 fn one_pinned_thread_for_each_allowed_core() {
@@ -88,11 +100,105 @@ fn without_direct_io_it_warns_once_and_serves() {
     }
 }
 
+/// As container engines do by default.
+fn a_filter_that_forbids_io_uring_is_named() {
+    let started = Start::prepare(corelane);
+    // A filter holds for the thread that asked for it, and for what that starts.
+    let ended = thread::spawn(|| {
+        forbid_io_uring();
+        started.run()
+    });
+    ended.join().expect("a start").assert_refused(&[
+        "io_uring is not available",
+        "a seccomp filter forbids it",
+        "start the container with a seccomp profile",
+    ]);
+}
+
+/// The sysctl itself is the whole machine's. So the broker sees a file in its place, in a mount namespace of its own, and the kernel's refusal is that of a filter.
+fn a_sysctl_that_forbids_io_uring_is_named() {
+    const SYSCTL: &str = "/proc/sys/kernel/io_uring_disabled";
+    if !Path::new(SYSCTL).exists() || !run_command(Command::new("unshare").args(["--map-root-user", "--mount", "true"])) {
+        println!("left out: no such sysctl, or no mount namespace can be made here");
+        return;
+    }
+    for (level, told) in [("1", "unprivileged processes outside the group"), ("2", "which forbids it to everyone")] {
+        let mount = format!("mount --bind sysctl {SYSCTL} && exec \"$@\"");
+        let namespace = ["unshare", "--map-root-user", "--mount", "sh", "-c", &mount, "sh"];
+        let started = Start::prepare(|folder, arguments| corelane_by(&namespace, folder, arguments));
+        fs::write(started.folder.path().join("sysctl"), level).expect("a file");
+        let ended = thread::spawn(|| {
+            forbid_io_uring();
+            started.run()
+        });
+        let cause = format!("the sysctl kernel.io_uring_disabled is {level}");
+        ended.join().expect("a start").assert_refused(&[&cause, told, "sysctl -w kernel.io_uring_disabled=0"]);
+    }
+}
+
+/// In a user namespace even root is nobody in particular, so that its limit counts.
+fn too_little_locked_memory_is_named() {
+    if !run_command(Command::new("unshare").args(["--user", "true"])) {
+        println!("left out: no user namespace can be made here");
+        return;
+    }
+    let limited = ["prlimit", "--memlock=65536:65536", "unshare", "--user"];
+    let started = Start::prepare(|folder, arguments| corelane_by(&limited, folder, arguments));
+    started.run().assert_refused(&["this process may lock 64 KiB of memory", "512 KiB are needed", "LimitMEMLOCK"]);
+}
+
+/// A start that is refused by the machine.
+struct Start {
+    folder: TempDir,
+    command: Command,
+}
+
+struct Refused {
+    ended: Ended,
+    folder: TempDir,
+}
+
+impl Start {
+    fn prepare(by: impl Fn(&Path, &[&str]) -> Command) -> Start {
+        let folder = tempfile::tempdir_in(places::scratch()).expect("a folder");
+        let listeners = format!("listeners=PLAINTEXT://127.0.0.1:{}", free_port());
+        let command = by(folder.path(), &["--data-dir", "data", "--exit-when-ready", "--set", &listeners]);
+        Start { folder, command }
+    }
+
+    fn run(self) -> Refused {
+        Refused { ended: process::run(self.command), folder: self.folder }
+    }
+}
+
+impl Refused {
+    /// One message with cause and remedy, and nothing written.
+    fn assert_refused(&self, told: &[&str]) {
+        let said = &self.ended.said;
+        assert_eq!(self.ended.status.code(), Some(CANNOT_START), "{said}");
+        assert!(told.iter().all(|part| said.contains(part)), "not all of {told:?} in: {said}");
+        assert_eq!(said.matches("cause:").count(), 1, "{said}");
+        assert!(!self.folder.path().join("data").exists(), "something was written");
+    }
+}
+
+/// From now on this thread, and what it starts, may not make a ring.
+fn forbid_io_uring() {
+    let made = SeccompFilter::new(
+        [(IO_URING_SETUP, Vec::new())].into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(rustix::io::Errno::PERM.raw_os_error() as u32),
+        std::env::consts::ARCH.try_into().expect("an architecture with filters"),
+    );
+    let program: BpfProgram = made.and_then(BpfProgram::try_from).expect("a filter");
+    seccompiler::apply_filter(&program).expect("a process may forbid itself calls");
+}
+
 /// A filesystem that is mounted for the test.
 struct Mounted {
     path: PathBuf,
     below: PathBuf,
-    _folder: tempfile::TempDir,
+    _folder: TempDir,
 }
 
 impl Mounted {
@@ -105,7 +211,7 @@ impl Mounted {
         let folder = tempfile::tempdir_in(places::scratch()).expect("a folder");
         let (path, below) = (folder.path().join("mounted"), folder.path().join("below"));
         fs::create_dir(&path).and_then(|()| fs::create_dir(&below)).expect("folders");
-        if !run(Command::new("mount").args(["-t", "ramfs", "ramfs"]).arg(&below)) {
+        if !run_command(Command::new("mount").args(["-t", "ramfs", "ramfs"]).arg(&below)) {
             println!("left out: a ramfs cannot be mounted here");
             return None;
         }
@@ -114,7 +220,7 @@ impl Mounted {
         parts.iter().for_each(|part| fs::create_dir(part).expect("a folder"));
         let [lower, upper, work] = parts.map(|part| part.display().to_string());
         let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
-        if !run(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(&mounted.path)) {
+        if !run_command(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(&mounted.path)) {
             println!("left out: an overlay cannot be mounted here");
             return None;
         }
@@ -126,11 +232,11 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         // The broker has ended before: it was made after the filesystem.
         for path in [&self.path, &self.below] {
-            run(Command::new("umount").arg("-l").arg(path));
+            run_command(Command::new("umount").arg("-l").arg(path));
         }
     }
 }
 
-fn run(command: &mut Command) -> bool {
+fn run_command(command: &mut Command) -> bool {
     command.status().is_ok_and(|status| status.success())
 }

@@ -9,13 +9,13 @@ use corelane_wire::messages::FindCoordinatorRequest;
 use harness::broker::{Broker, BrokerOptions, free_port};
 use harness::differences;
 use harness::own_broker_cases;
-use harness::places;
+use harness::places::{self, Target};
 use harness::raw::{Connection, code};
 use harness::suite::OwnBrokerCase;
 use harness::wait;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::process::{Process, corelane, run};
+use crate::process::{CANNOT_START, Process, corelane, run};
 
 pub const CASES: &[OwnBrokerCase] = own_broker_cases![
     second_broker_on_the_port_names_the_address,
@@ -32,9 +32,6 @@ pub const CASES: &[OwnBrokerCase] = own_broker_cases![
     what_is_made_on_demand_is_told_when_it_is_there,
     many_idle_connections_cost_little,
 ];
-
-/// Exit code of a start that the machine or its state forbids.
-const CANNOT_START: i32 = 78;
 
 fn second_broker_on_the_port_names_the_address() {
     let first = Broker::start(BrokerOptions::default());
@@ -161,9 +158,9 @@ fn ready_soon() {
     assert!(first < Duration::from_secs(10) && second < Duration::from_secs(3), "{first:?}, {second:?}");
 }
 
-/// The aim is under 1 % of a core and 64 MB for two shards.
+/// Under 64 MB with two shards. The aim is under 1 % of a core for each; the bound allows for a machine that others use.
 fn at_rest_when_idle() {
-    let broker = Broker::start(BrokerOptions::default());
+    let broker = Broker::start(BrokerOptions::default().set("shards", 2));
     Connection::to(&broker).create_topic("idle", 10);
     thread::sleep(Duration::from_secs(1));
     let (before, period) = (broker.cpu_time(), Duration::from_secs(5));
@@ -171,7 +168,8 @@ fn at_rest_when_idle() {
     let share = (broker.cpu_time() - before).as_secs_f64() / period.as_secs_f64();
     println!("idle: {:.2} % of a core, {} MiB resident", share * 100.0, broker.resident_bytes() >> 20);
     assert!(share < 0.06, "{:.2} % of a core", share * 100.0);
-    assert!(broker.resident_bytes() < 160 << 20, "{} MiB resident", broker.resident_bytes() >> 20);
+    let most = if broker.target() == Target::Kafka { 1 << 30 } else { 64_000_000 };
+    assert!(broker.resident_bytes() < most, "{} MiB resident", broker.resident_bytes() >> 20);
 }
 
 /// The first who asks for a coordinator, or for a topic that is not there, has it made.
