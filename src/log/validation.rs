@@ -10,7 +10,7 @@ use super::batch::{BatchInfo, ValidatedBatch};
 use crate::config::{CompressionType, TimestampType, TopicSettings};
 use crate::wire::batch::{
     self, BatchHeader, Compression, Compressor, Crc32c, Decompressor, HEADER_BYTES, LOG_OVERHEAD_BYTES, NO_TIMESTAMP, Progress,
-    RecordError, RecordFacts, RecordScanner, SLICE_BYTES,
+    RecordError, RecordFacts, RecordScanner, SLICE_BYTES, Sealing,
 };
 use crate::wire::{ErrorCode, Str};
 
@@ -130,7 +130,8 @@ enum Phase {
     Start(Bytes),
     Checksum(Checked, Crc32c, usize),
     Records(Checked, Box<Records>),
-    Rewrite(Rewrite),
+    /// It cannot stay as it came: its header is new, its records may be.
+    Rewrite(Sealing),
     Finished,
 }
 
@@ -225,7 +226,7 @@ impl Validation {
             }
             Rewriting::TooLarge => return Err(too_large(&self.rules)),
         };
-        Ok(Advanced::To(Phase::Rewrite(Rewrite::new(header, bytes, checked.bytes))))
+        Ok(Advanced::To(Phase::Rewrite(Sealing::new(header, bytes, checked.bytes))))
     }
 
     fn validated(&self, bytes: Bytes) -> ValidatedBatch {
@@ -507,41 +508,6 @@ impl Findings {
             return Err(Rejected::invalid_record(message));
         }
         Ok(self.max_timestamp)
-    }
-}
-
-/// A batch that cannot stay as it came: its header is new, and with it the checksum; its records may be new as well.
-struct Rewrite {
-    header: BatchHeader,
-    /// The new batch as far as it is written; whole if the records were compressed anew.
-    bytes: Vec<u8>,
-    /// The batch as it came, for records that are only copied.
-    source: Bytes,
-    summed_to: usize,
-    crc: Crc32c,
-}
-
-impl Rewrite {
-    fn new(header: BatchHeader, mut bytes: Vec<u8>, source: Bytes) -> Rewrite {
-        header.write(&mut bytes[..HEADER_BYTES]);
-        Rewrite { summed_to: header.crc_range().start, header, bytes, source, crc: Crc32c::new() }
-    }
-
-    fn step(&mut self, work_bytes: &mut usize) -> Progress {
-        let size_bytes = self.header.size_bytes();
-        let end = size_bytes.min(self.summed_to + *work_bytes);
-        if self.bytes.len() < end {
-            self.bytes.extend_from_slice(&self.source[self.bytes.len()..end]);
-        }
-        self.crc.update(&self.bytes[self.summed_to..end]);
-        *work_bytes -= end - self.summed_to;
-        self.summed_to = end;
-        if end < size_bytes { Progress::More } else { Progress::Done }
-    }
-
-    fn finish(mut self) -> Bytes {
-        batch::set_crc(&mut self.bytes, self.crc.value());
-        Bytes::from(self.bytes)
     }
 }
 

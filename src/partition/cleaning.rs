@@ -19,12 +19,12 @@ use crate::disk::compacted_segment::{CompactedSegment, discard_swap_blocking, di
 use crate::disk::journal::{EntryHeader, JournalError};
 use crate::disk::reader::{ReadError, SegmentView};
 use crate::log::compaction::choice::groups;
-use crate::log::compaction::{BatchFilter, Choice, OffsetMap, TransactionTracker};
+use crate::log::compaction::{BatchFilter, Choice, OffsetMap, Rewriting, Step, TransactionTracker};
 use crate::log::offset_index::OFFSET_ENTRY_BYTES;
 use crate::log::{BATCH_HEADER_BYTES, BatchInfo, EndMarker, SegmentBook};
 use crate::rt;
 use crate::rt::file::FileError;
-use crate::wire::batch::{BatchHeader, Compression, Decompressor, Progress, RecordIterator};
+use crate::wire::batch::{BatchHeader, Compression, Crc32c, Decompressor, Progress, RecordIterator, SLICE_BYTES};
 
 /// Bytes of a segment read at once.
 const READ_BYTES: u32 = 256 << 10;
@@ -227,7 +227,7 @@ impl Partition {
             if info.is_control {
                 transactions.on_control(&info, EndMarker::decode(&batch));
             } else if !transactions.on_batch(&info) {
-                let header = parse(&info, &batch)?;
+                let header = parse(&info, &batch, pace).await?;
                 let records = unpack(&info, &header, &batch, pace).await?;
                 for (index, record) in RecordIterator::new(&records, header.record_count).enumerate() {
                     let record = record.map_err(|error| damaged(&info, error))?;
@@ -291,14 +291,15 @@ impl Partition {
     ) -> Result<()> {
         let mut walk = BatchWalk::new(self.segment_view(book, book.size_bytes), 0);
         while let Some((info, batch)) = walk.next(self, pace).await? {
-            let header = parse(&info, &batch)?;
+            let header = parse(&info, &batch, pace).await?;
             let marker = if info.is_control { EndMarker::decode(&batch) } else { None };
             let retention = filter.judge(&info, &header, marker, transactions);
             if let Some(entry) = retention.kept_entry {
                 cleaned.add_aborted(entry);
             }
             let records = if retention.discards_records() { Bytes::new() } else { unpack(&info, &header, &batch, pace).await? };
-            let mut kept = Vec::new();
+            // As large as it may become: to grow it would copy it.
+            let mut kept = Vec::with_capacity(records.len().min(header.record_count.max(0) as usize));
             if !retention.discards_records() {
                 for (index, record) in RecordIterator::new(&records, header.record_count).enumerate() {
                     let record = record.map_err(|error| damaged(&info, error))?;
@@ -310,8 +311,8 @@ impl Partition {
                     }
                 }
             }
-            let left = filter.rewrite(&batch, &header, &retention, &kept).map_err(|error| damaged(&info, error))?;
-            if let Some(left) = left {
+            let rewriting = filter.rewrite(&batch, &header, &retention, &kept).map_err(|error| damaged(&info, error))?;
+            if let Some(left) = carry_out(&info, rewriting, pace).await? {
                 let info = BatchInfo::decode(&left).expect("a batch of our own has a sound header");
                 pace.spend(left.len(), || self.may_be_compacted()).await;
                 cleaned.append(&info, left).await?;
@@ -406,9 +407,14 @@ impl BatchWalk {
 }
 
 /// The header of a batch whose checksum holds: what is written anew gets a checksum of its own, and must not hide damage.
-fn parse(info: &BatchInfo, batch: &Bytes) -> Result<BatchHeader> {
+async fn parse(info: &BatchInfo, batch: &Bytes, pace: &mut Pace) -> Result<BatchHeader> {
     let header = BatchHeader::parse(batch).map_err(|error| damaged(info, error))?;
-    header.check_crc(batch).map_err(|error| damaged(info, error))?;
+    let mut crc = Crc32c::new();
+    for slice in batch[header.crc_range()].chunks(SLICE_BYTES) {
+        crc.update(slice);
+        pace.breathe().await;
+    }
+    header.compare_crc(crc.value()).map_err(|error| damaged(info, error))?;
     Ok(header)
 }
 
@@ -429,6 +435,16 @@ async fn unpack(info: &BatchInfo, header: &BatchHeader, batch: &Bytes, pace: &mu
             return Ok(Bytes::from(records));
         }
         pace.breathe().await;
+    }
+}
+
+/// What takes the place of a batch, made a slice at a time.
+async fn carry_out(info: &BatchInfo, mut rewriting: Rewriting<'_>, pace: &mut Pace) -> Result<Option<Bytes>> {
+    loop {
+        match rewriting.step().map_err(|error| damaged(info, error))? {
+            Step::More => pace.breathe().await,
+            Step::Done(left) => return Ok(left),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::offset_map::OffsetMap;
 use super::transactions::TransactionTracker;
 use crate::log::transaction_index::AbortedTransaction;
 use crate::log::{BatchInfo, EndMarker, Producers};
-use crate::wire::batch::{BatchHeader, BatchRewriter, CompressError, RecordRef, emptied_batch};
+use crate::wire::batch::{BatchHeader, BatchRewriter, CompressError, Progress, RecordRef, SLICE_BYTES, Sealing, emptied_batch};
 
 /// What a round knows and wants, for all its batches.
 #[derive(Debug)]
@@ -76,27 +76,26 @@ impl BatchFilter<'_> {
         is_latest && (record.value.is_some() || keeps_tombstones)
     }
 
-    /// What takes the place of `batch`; None where nothing does. `kept` are the records that stay, of as many as `header` says.
-    pub fn rewrite(
+    /// What takes the place of `batch`. `kept` are the records that stay, of as many as `header` says.
+    pub fn rewrite<'a>(
         &self,
         batch: &Bytes,
         header: &BatchHeader,
         retention: &Retention,
-        kept: &[RecordRef],
-    ) -> Result<Option<Bytes>, CompressError> {
+        kept: &'a [RecordRef<'a>],
+    ) -> Result<Rewriting<'a>, CompressError> {
         if kept.is_empty() {
-            return Ok(retention.keeps_empty.then(|| emptied_batch(header)));
+            return Ok(Rewriting::whole(retention.keeps_empty.then(|| emptied_batch(header))));
         }
         let has_tombstones = kept.iter().any(|record| record.value.is_none());
         let horizon_ms = delete_horizon_ms(header);
         let gets_horizon = horizon_ms.is_none() && (has_tombstones || retention.is_marker_of_nothing);
         if kept.len() == header.record_count as usize && !gets_horizon {
-            return Ok(Some(batch.clone()));
+            return Ok(Rewriting::whole(Some(batch.clone())));
         }
         let horizon_ms = if gets_horizon { Some(self.now_ms.saturating_add(self.delete_retention_ms)) } else { horizon_ms };
-        let mut rewriter = BatchRewriter::new(*header, horizon_ms);
-        kept.iter().for_each(|record| rewriter.push(record));
-        rewriter.finish().map(Some)
+        let rewriter = BatchRewriter::new(*header, horizon_ms)?;
+        Ok(Rewriting { kept: kept.iter(), phase: Phase::Records(Box::new(rewriter)) })
     }
 
     /// The last batch of a producer that is known to the log tells its last sequence number; its marker, where there is no batch, its epoch.
@@ -106,6 +105,59 @@ impl BatchFilter<'_> {
             Some(last) => info.last_offset() == last.last_offset,
             None => info.is_control && info.producer_epoch == producer.epoch,
         })
+    }
+}
+
+/// What takes the place of a batch, as far as it is made. It is stepped, each step doing a slice of work, so that a large batch delays nobody.
+pub struct Rewriting<'a> {
+    /// Records that are still to come.
+    kept: std::slice::Iter<'a, RecordRef<'a>>,
+    phase: Phase,
+}
+
+enum Phase {
+    Records(Box<BatchRewriter>),
+    Checksum(Sealing),
+    Whole(Option<Bytes>),
+}
+
+/// What a step came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    More,
+    /// None where nothing takes the place of the batch.
+    Done(Option<Bytes>),
+}
+
+impl Rewriting<'_> {
+    fn whole(left: Option<Bytes>) -> Self {
+        Rewriting { kept: [].iter(), phase: Phase::Whole(left) }
+    }
+
+    /// Does at most a slice of work. Not to be called again after `Done`.
+    pub fn step(&mut self) -> Result<Step, CompressError> {
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Whole(None)) {
+            Phase::Records(mut rewriter) => {
+                while !rewriter.has_a_step()
+                    && let Some(record) = self.kept.next()
+                {
+                    rewriter.push(record);
+                }
+                match rewriter.pack()? {
+                    Progress::Done if self.kept.len() == 0 => Phase::Checksum(rewriter.seal()?),
+                    _ => Phase::Records(rewriter),
+                }
+            }
+            Phase::Checksum(mut sealing) => {
+                let mut work_bytes = SLICE_BYTES;
+                match sealing.step(&mut work_bytes) {
+                    Progress::More => Phase::Checksum(sealing),
+                    Progress::Done => return Ok(Step::Done(Some(sealing.finish()))),
+                }
+            }
+            Phase::Whole(left) => return Ok(Step::Done(left)),
+        };
+        Ok(Step::More)
     }
 }
 

@@ -11,7 +11,7 @@ pub mod offset_map;
 pub mod transactions;
 
 pub use choice::{Choice, CompactionRules, CompactionView};
-pub use filter::{BatchFilter, Retention};
+pub use filter::{BatchFilter, Retention, Rewriting, Step};
 pub use offset_map::OffsetMap;
 pub use transactions::TransactionTracker;
 

@@ -10,7 +10,7 @@ use super::offset_map::SLOT_BYTES;
 use super::*;
 use crate::log::transaction_index::AbortedTransaction;
 use crate::log::{BATCH_HEADER_BYTES, BatchInfo, EndMarker, ProducerStates};
-use crate::wire::batch::{BatchBuilder, BatchHeader, BatchOptions, RecordIterator};
+use crate::wire::batch::{BatchBuilder, BatchHeader, BatchOptions, Compression, RecordIterator, SLICE_BYTES, decompress_all};
 
 const DELETE_RETENTION_MS: i64 = 1_000;
 
@@ -87,7 +87,7 @@ impl History {
             kept_entries.extend(retention.kept_entry);
             let records = RecordIterator::new(&batch[BATCH_HEADER_BYTES..], header.record_count).map(|record| record.unwrap());
             let kept: Vec<_> = records.filter(|record| !retention.discards_records() && filter.keeps(&info, &header, record)).collect();
-            left.extend(filter.rewrite(&batch, &header, &retention, &kept).unwrap());
+            left.extend(run(filter.rewrite(&batch, &header, &retention, &kept).unwrap()).0);
         }
         self.batches = left;
         self.aborted.retain(|entry| entry.last_offset >= end || kept_entries.contains(entry));
@@ -163,6 +163,45 @@ impl History {
 
     fn last_offsets(&self) -> Vec<i64> {
         self.batches.iter().map(|batch| BatchInfo::decode(batch).unwrap().last_offset()).collect()
+    }
+}
+
+/// What a batch becomes, and how many steps that takes.
+fn run(mut rewriting: Rewriting) -> (Option<Bytes>, usize) {
+    let mut steps = 1;
+    loop {
+        if let Step::Done(left) = rewriting.step().unwrap() {
+            return (left, steps);
+        }
+        steps += 1;
+    }
+}
+
+/// Megabytes of a batch that is packed anew are so many steps: the cleaner gives way after each.
+#[test]
+fn a_large_batch_is_rewritten_in_many_steps() {
+    let mut map = OffsetMap::new(1 << 20, 0.9, 10_000, [RandomState::new(), RandomState::new()]);
+    map.put(b"old", 7);
+    map.reached(1_000_000);
+    let filter = BatchFilter { map: &map, producers: Default::default(), round_end: i64::MAX, now_ms: 0, delete_retention_ms: 0 };
+    for compression in [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {
+        let mut builder = BatchBuilder::new(BatchOptions { compression, ..Default::default() });
+        let value: Vec<u8> = (0..1_000_u32).flat_map(|number| (number * number).to_be_bytes()).collect();
+        builder.push(Some(b"old"), Some(&value), 0, &[]);
+        (0..800_u32).for_each(|number| builder.push(Some(&number.to_be_bytes()), Some(&value), 0, &[]));
+        let batch = builder.build().unwrap();
+        let (header, info) = (BatchHeader::parse(&batch).unwrap(), BatchInfo::decode(&batch).unwrap());
+        let retention = filter.judge(&info, &header, None, &mut TransactionTracker::default());
+        let records = decompress_all(compression, batch.slice(BATCH_HEADER_BYTES..), 16 << 20).unwrap();
+        let records = RecordIterator::new(&records, header.record_count).map(|record| record.unwrap());
+        let kept: Vec<_> = records.filter(|record| filter.keeps(&info, &header, record)).collect();
+        assert_eq!(kept.len(), 800);
+        let (left, steps) = run(filter.rewrite(&batch, &header, &retention, &kept).unwrap());
+        let left = left.unwrap();
+        assert!(steps > (800 * value.len() + left.len()) / SLICE_BYTES, "{} takes {steps} steps", compression.name());
+        let header = BatchHeader::parse(&left).unwrap();
+        header.check_crc(&left).unwrap();
+        assert_eq!((header.record_count, header.last_offset(), header.compression().unwrap()), (800, 800, compression));
     }
 }
 

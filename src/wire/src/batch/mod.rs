@@ -12,6 +12,7 @@ mod header;
 mod record;
 mod rewrite;
 mod scanner;
+mod seal;
 mod snappy;
 mod varint;
 
@@ -26,6 +27,7 @@ pub use header::{
 pub use record::{HeaderIterator, RecordError, RecordHeader, RecordIterator, RecordRef};
 pub use rewrite::{BatchRewriter, emptied_batch};
 pub use scanner::{RecordFacts, RecordScanner};
+pub use seal::Sealing;
 
 /// The most that one step of decompression, compression, checking or scanning works on, in bytes.
 pub const SLICE_BYTES: usize = 64 * 1024;

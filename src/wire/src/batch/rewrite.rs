@@ -2,13 +2,20 @@
 
 use bytes::Bytes;
 
-use super::checksum::crc32c;
 use super::compress::{CompressError, Compressor};
-use super::header::{BatchHeader, Compression, HEADER_BYTES, LOG_OVERHEAD_BYTES, NO_TIMESTAMP, TimestampType, set_crc};
+use super::header::{BatchHeader, Compression, HEADER_BYTES, LOG_OVERHEAD_BYTES, NO_TIMESTAMP, TimestampType};
 use super::record::RecordRef;
+use super::seal::Sealing;
 use super::varint::{varlong_bytes, write_varint, write_varlong};
+use super::{Progress, SLICE_BYTES};
 
-/// Collects the records that stay, in their order, and gives the batch that takes the place of the old one.
+/// Bytes that are compressed in one step. A slice of 64 KiB takes gzip a millisecond.
+const PACKED_BYTES: usize = 16 * 1024;
+
+const _: () = assert!(PACKED_BYTES <= SLICE_BYTES);
+
+/// Takes the records that stay, in their order, and gives the batch that takes the place of the old one. Packs them in steps: whoever pushes packs now and then, until nothing is left to
+/// be packed, and then seals.
 #[derive(Debug)]
 pub struct BatchRewriter {
     original: BatchHeader,
@@ -17,13 +24,26 @@ pub struct BatchRewriter {
     base_timestamp: Option<i64>,
     max_timestamp: i64,
     record_count: i32,
+    /// What was pushed; packed up to there.
     records: Vec<u8>,
+    packed_to: usize,
+    compressor: Compressor,
 }
 
 impl BatchRewriter {
-    pub fn new(original: BatchHeader, delete_horizon_ms: Option<i64>) -> BatchRewriter {
-        let base_timestamp = delete_horizon_ms;
-        BatchRewriter { original, delete_horizon_ms, base_timestamp, max_timestamp: NO_TIMESTAMP, record_count: 0, records: Vec::new() }
+    /// The batch will be compressed as the original was.
+    pub fn new(original: BatchHeader, delete_horizon_ms: Option<i64>) -> Result<BatchRewriter, CompressError> {
+        let compression = original.compression().unwrap_or(Compression::None);
+        Ok(BatchRewriter {
+            original,
+            delete_horizon_ms,
+            base_timestamp: delete_horizon_ms,
+            max_timestamp: NO_TIMESTAMP,
+            record_count: 0,
+            records: Vec::new(),
+            packed_to: 0,
+            compressor: Compressor::new(compression, None, vec![0; HEADER_BYTES])?,
+        })
     }
 
     /// Adds a record of the original batch.
@@ -52,47 +72,46 @@ impl BatchRewriter {
         self.record_count += 1;
     }
 
-    /// Bytes of records so far, before compression.
-    pub fn records_bytes(&self) -> usize {
-        self.records.len()
+    /// Whether as much waits to be packed as one step takes.
+    pub fn has_a_step(&self) -> bool {
+        self.records.len() - self.packed_to >= PACKED_BYTES
     }
 
-    /// The batch, compressed as the original was.
-    pub fn finish(self) -> Result<Bytes, CompressError> {
-        let mut bytes = vec![0; HEADER_BYTES];
-        match self.original.compression() {
-            Ok(Compression::None) | Err(_) => bytes.extend_from_slice(&self.records),
-            Ok(compression) => {
-                let mut compressor = Compressor::new(compression, None, bytes)?;
-                for slice in self.records.chunks(super::SLICE_BYTES) {
-                    compressor.write(slice)?;
-                }
-                bytes = compressor.finish()?;
-            }
+    /// Packs some of what was pushed.
+    pub fn pack(&mut self) -> Result<Progress, CompressError> {
+        let end = self.records.len().min(self.packed_to + PACKED_BYTES);
+        self.compressor.write(&self.records[self.packed_to..end])?;
+        self.packed_to = end;
+        if end < self.records.len() {
+            return Ok(Progress::More);
         }
+        self.records.clear();
+        self.packed_to = 0;
+        Ok(Progress::Done)
+    }
+
+    /// All records are pushed and packed: the batch, but for its checksum.
+    pub fn seal(self) -> Result<Sealing, CompressError> {
+        assert!(self.records.is_empty(), "everything is packed before the batch is sealed");
+        let bytes = self.compressor.finish()?;
         let header = BatchHeader {
+            batch_length: (bytes.len() - LOG_OVERHEAD_BYTES) as i32,
             attributes: self.original.attributes.with_delete_horizon(self.delete_horizon_ms.is_some()),
             base_timestamp: self.base_timestamp.unwrap_or(NO_TIMESTAMP),
             max_timestamp: self.max_timestamp,
             record_count: self.record_count,
             ..self.original
         };
-        Ok(seal(header, bytes))
+        Ok(Sealing::new(header, bytes, Bytes::new()))
     }
 }
 
 /// A batch without records that keeps the place of `original`: what its producer sent last, or where a log ends.
 pub fn emptied_batch(original: &BatchHeader) -> Bytes {
     let attributes = original.attributes.with_compression(Compression::None).with_delete_horizon(false);
-    seal(BatchHeader { attributes, base_timestamp: NO_TIMESTAMP, record_count: 0, ..*original }, vec![0; HEADER_BYTES])
-}
-
-fn seal(header: BatchHeader, mut bytes: Vec<u8>) -> Bytes {
-    let header = BatchHeader { batch_length: (bytes.len() - LOG_OVERHEAD_BYTES) as i32, ..header };
-    header.write(&mut bytes[..HEADER_BYTES]);
-    let crc = crc32c(&bytes[header.crc_range()]);
-    set_crc(&mut bytes, crc);
-    Bytes::from(bytes)
+    let batch_length = (HEADER_BYTES - LOG_OVERHEAD_BYTES) as i32;
+    let header = BatchHeader { batch_length, attributes, base_timestamp: NO_TIMESTAMP, record_count: 0, ..*original };
+    Sealing::new(header, vec![0; HEADER_BYTES], Bytes::new()).run()
 }
 
 fn nullable_bytes(value: Option<&[u8]>) -> usize {
@@ -124,9 +143,10 @@ mod tests {
             let records = unpacked(&original);
 
             for horizon in [None, Some(77_000)] {
-                let mut rewriter = BatchRewriter::new(header, horizon);
+                let mut rewriter = BatchRewriter::new(header, horizon).unwrap();
                 RecordIterator::new(&records, 3).skip(1).for_each(|record| rewriter.push(&record.unwrap()));
-                let rewritten = rewriter.finish().unwrap();
+                assert_eq!(rewriter.pack().unwrap(), Progress::Done);
+                let rewritten = rewriter.seal().unwrap().run();
                 let left = BatchHeader::parse(&rewritten).unwrap();
                 left.check_crc(&rewritten).unwrap();
                 assert_eq!((left.record_count, left.last_offset(), left.base_sequence, left.producer_id), (2, 42, 9, 7));
@@ -146,6 +166,31 @@ mod tests {
             left.check_crc(&empty).unwrap();
             assert_eq!((left.record_count, left.last_offset(), left.max_timestamp, empty.len()), (0, 42, 1_002, HEADER_BYTES));
             assert_eq!((left.base_sequence, left.compression().unwrap()), (9, Compression::None));
+        }
+    }
+
+    /// However much is pushed, and however large a record is: a step packs a bounded part of it.
+    #[test]
+    fn what_was_pushed_is_packed_in_bounded_steps() {
+        let value = vec![b'v'; 1 << 20];
+        for compression in [Compression::None, Compression::Gzip] {
+            let mut builder = BatchBuilder::new(BatchOptions { compression, ..Default::default() });
+            builder.push(Some(b"k"), Some(&value), 1_000, &[]);
+            let original = builder.build().unwrap();
+            let header = BatchHeader::parse(&original).unwrap();
+            let records = decompress_all(compression, original.slice(HEADER_BYTES..), 2 << 20).unwrap();
+            let mut rewriter = BatchRewriter::new(header, None).unwrap();
+            rewriter.push(&RecordIterator::new(&records, 1).next().unwrap().unwrap());
+            let mut left_bytes = records.len();
+            while rewriter.has_a_step() {
+                rewriter.pack().unwrap();
+                let packed_bytes = left_bytes - (rewriter.records.len() - rewriter.packed_to);
+                assert!(packed_bytes > 0 && packed_bytes <= PACKED_BYTES);
+                left_bytes -= packed_bytes;
+            }
+            assert_eq!(rewriter.pack().unwrap(), Progress::Done);
+            let rewritten = rewriter.seal().unwrap().run();
+            assert_eq!(decompress_all(compression, rewritten.slice(HEADER_BYTES..), 2 << 20).unwrap(), records);
         }
     }
 }
