@@ -119,14 +119,14 @@ impl Disks {
         disk
     }
 
-    /// Asks every filesystem how much room there is. The least of them.
-    async fn look(&self, waiting_bytes: u64) -> u64 {
+    /// Asks every filesystem how much room there is; what the journal holds for it has to find its place there. The least of them.
+    async fn look(&self, journal: &Journal) -> u64 {
         let disks = self.disks.borrow().clone();
         let mut least = u64::MAX;
         for disk in disks {
             match rt::file::space(disk.path.clone()).await {
                 Ok(space) => {
-                    disk.look(space.usable_bytes, waiting_bytes);
+                    disk.look(space.usable_bytes, journal.waiting_bytes_in(&disk.path));
                     least = least.min(space.usable_bytes);
                 }
                 Err(error) => tracing::warn!(%error, "cannot tell how much room there is"),
@@ -146,7 +146,7 @@ pub(super) async fn watch(disks: Weak<Disks>, journal: Weak<Journal>) {
         if let Some(waiting) = journal.waits_for_disk() {
             slow::note(journal.path(), "write to the journal, still under way", waiting);
         }
-        let least = disks.look(journal.used_bytes().0).await;
+        let least = disks.look(&journal).await;
         drop((disks, journal));
         rt::sleep(if least < SCARCE_BYTES { LOOK_INTERVAL_SCARCE } else { LOOK_INTERVAL }).await;
     }

@@ -400,11 +400,12 @@ impl Partition {
         moving.ended.notify_all();
     }
 
-    /// Whether the data directory of `path` can take so much more, beside what the journal still has to place.
+    /// Whether the data directory of `path` can take so much more, beside what the journal still has to place there.
     async fn check_space(&self, path: &Path, bytes: u64) -> Result<()> {
         let directory = path.parent().expect("it lies in a data directory").to_path_buf();
+        let waiting_bytes = self.environment.journal.waiting_bytes_in(&directory);
         let usable_bytes = rt::file::space(directory).await?.usable_bytes;
-        let needed_bytes = bytes + self.environment.journal.used_bytes().0 + RESERVE_BYTES;
+        let needed_bytes = bytes + waiting_bytes + RESERVE_BYTES;
         if usable_bytes < needed_bytes { Err(MoveError::NoSpace { needed_bytes, usable_bytes }) } else { Ok(()) }
     }
 

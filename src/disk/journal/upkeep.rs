@@ -86,9 +86,7 @@ impl Journal {
 
     /// A partition's files are in another directory from now on. No round of placement is under way, see `Placement::hold`.
     pub fn relocate(&self, partition: &TopicIdPartition, directory: Rc<Path>) {
-        if let Some(site) = self.state.borrow_mut().backlog.get_mut(partition) {
-            site.directory = directory;
-        }
+        self.state.borrow_mut().backlog.relocate(partition, directory);
     }
 
     /// What a `Swap` or `Moved` entry of a partition asks for, which was entered in that group, is done: a restart need not see it again.
@@ -96,6 +94,11 @@ impl Journal {
         let mut state = self.state.borrow_mut();
         let kept_by = state.backlog.unpin(partition, entered);
         state.count_placed(kept_by);
+    }
+
+    /// Bytes that wait to be brought into a data directory.
+    pub fn waiting_bytes_in(&self, data_directory: &Path) -> u64 {
+        self.state.borrow().backlog.waiting_bytes_in(data_directory)
     }
 
     /// A partition's files failed: it is told, and what waits for it stays in the ring.

@@ -3,13 +3,13 @@
 //! The journal enters every append and truncation here; placement takes what is durable, writes it, and strikes it off. The bytes are slices of the journal's own groups.
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
 
-use super::PlacementTarget;
+use super::{PlacementTarget, data_directory_of};
 use crate::cluster::TopicIdPartition;
 use crate::disk::checkpoint::PlacedEnd;
 use crate::disk::journal::entry::ENTRY_HEADER_BYTES;
@@ -23,15 +23,30 @@ pub const CHANGES_AT_ONCE: usize = 2_000;
 #[derive(Default)]
 pub struct Backlog {
     sites: HashMap<TopicIdPartition, Site, foldhash::fast::RandomState>,
+    /// The data directories that partitions lie in.
+    directories: Vec<DirectoryLoad>,
     /// Bytes that wait for files that take none at present, as of the last look, and the most that one change has of them.
     stuck_bytes: u64,
     stuck_change_bytes_max: u64,
 }
 
+/// What the ring holds for one data directory.
+struct DirectoryLoad {
+    path: PathBuf,
+    waiting_bytes: u64,
+    /// The most that one change has had of it since there was none.
+    change_bytes_max: u64,
+}
+
+/// One of the data directories, by its place among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DirectoryIndex(pub usize);
+
 /// A partition as placement sees it.
 pub struct Site {
     pub target: Rc<dyn PlacementTarget>,
     pub directory: Rc<Path>,
+    data_directory: DirectoryIndex,
     /// Up to where the segment files hold the log, flushed.
     pub placed: PlacedEnd,
     /// Its files failed: nothing more is placed, what waits stays in the ring for the next start.
@@ -126,6 +141,12 @@ impl Change {
         }
     }
 
+    /// Bytes of the entry in which the ring holds it.
+    fn kept_bytes(&self) -> u64 {
+        let payload_bytes = if let Self::Write { bytes, .. } = self { bytes.len() } else { 0 };
+        (payload_bytes + ENTRY_HEADER_BYTES) as u64
+    }
+
     /// Takes away what lies behind a later cut. Returns whether anything is left to do; an earlier cut always is, because a round may have written behind it.
     fn cut_at(&mut self, cut: &Cut) -> bool {
         let is_before = self.place() < (cut.segment_base, cut.position);
@@ -161,9 +182,11 @@ pub struct PlacementWork {
 impl Backlog {
     pub fn register(&mut self, partition: TopicIdPartition, target: Rc<dyn PlacementTarget>, directory: Rc<Path>, placed: PlacedEnd) {
         let is_padded = !(placed.size_bytes as usize).is_multiple_of(BLOCK_BYTES);
+        let data_directory = self.index_of(data_directory_of(&directory));
         let site = Site {
             target,
             directory,
+            data_directory,
             placed,
             failure: None,
             is_stuck: false,
@@ -179,20 +202,60 @@ impl Backlog {
 
     /// Forgets a partition; returns the groups that no longer wait for it.
     pub fn unregister(&mut self, partition: &TopicIdPartition) -> Vec<GroupSequence> {
-        let site = self.sites.remove(partition);
-        let groups = |site: Site| {
-            let items = site.items.iter().filter_map(|item| item.sequence);
-            items.chain(site.pins.iter().filter_map(|pin| pin.sequence)).collect()
-        };
-        site.map_or_else(Vec::new, groups)
+        let Some(site) = self.sites.remove(partition) else { return Vec::new() };
+        self.directories[site.data_directory.0].leaves(site.waiting_bytes());
+        let items = site.items.iter().filter_map(|item| item.sequence);
+        items.chain(site.pins.iter().filter_map(|pin| pin.sequence)).collect()
+    }
+
+    /// A partition's files are in another directory from now on, and what waits for them goes there.
+    pub fn relocate(&mut self, partition: &TopicIdPartition, directory: Rc<Path>) {
+        let to = self.index_of(data_directory_of(&directory));
+        let Some(site) = self.sites.get_mut(partition) else { return };
+        let from = std::mem::replace(&mut site.data_directory, to);
+        site.directory = directory;
+        self.directories[from.0].leaves(site.waiting_bytes());
+        site.kept_bytes().for_each(|bytes| self.directories[to.0].comes(bytes));
+    }
+
+    /// Several data directories share the ring.
+    pub fn is_shared(&self) -> bool {
+        self.directories.len() > 1
+    }
+
+    /// The directory for which changes of that partition wait. Those of one that is not registered wait for none.
+    pub fn directory_of(&self, partition: &TopicIdPartition) -> DirectoryIndex {
+        if !self.is_shared() {
+            return DirectoryIndex(0);
+        }
+        self.sites.get(partition).map_or(DirectoryIndex(0), |site| site.data_directory)
+    }
+
+    /// Bytes that the ring holds for that directory.
+    pub fn waiting_bytes(&self, directory: DirectoryIndex) -> u64 {
+        self.directories.get(directory.0).map_or(0, |load| load.waiting_bytes)
+    }
+
+    /// As `waiting_bytes`, of a data directory by its path.
+    pub fn waiting_bytes_in(&self, data_directory: &Path) -> u64 {
+        self.directories.iter().find(|load| load.path == data_directory).map_or(0, |load| load.waiting_bytes)
+    }
+
+    /// The most that a change has of what waits, or more.
+    pub fn change_bytes_max(&self) -> u64 {
+        self.directories.iter().map(|load| load.change_bytes_max).max().unwrap_or(0)
+    }
+
+    fn index_of(&mut self, data_directory: &Path) -> DirectoryIndex {
+        let known = self.directories.iter().position(|load| load.path == data_directory);
+        DirectoryIndex(known.unwrap_or_else(|| {
+            self.directories.push(DirectoryLoad { path: data_directory.to_path_buf(), waiting_bytes: 0, change_bytes_max: 0 });
+            self.directories.len() - 1
+        }))
     }
 
     pub fn get(&self, partition: &TopicIdPartition) -> Option<&Site> {
         self.sites.get(partition)
-    }
-
-    pub fn get_mut(&mut self, partition: &TopicIdPartition) -> Option<&mut Site> {
-        self.sites.get_mut(partition)
     }
 
     pub fn partitions(&self) -> Vec<TopicIdPartition> {
@@ -202,16 +265,21 @@ impl Backlog {
     /// Enters a change of a registered partition. Returns the groups of earlier changes that a cut has made needless.
     pub fn push(&mut self, partition: &TopicIdPartition, sequence: GroupSequence, change: Change) -> Vec<GroupSequence> {
         let site = self.sites.get_mut(partition).unwrap_or_else(|| panic!("partition {partition} is registered before it appends"));
+        let load = &mut self.directories[site.data_directory.0];
         let mut needless = Vec::new();
         if let Change::Cut(cut) = &change {
             site.items.retain_mut(|item| {
+                load.leaves(item.change.kept_bytes());
                 let keeps = item.change.cut_at(cut);
-                if !keeps {
+                if keeps {
+                    load.comes(item.change.kept_bytes());
+                } else {
                     needless.extend(item.sequence);
                 }
                 keeps
             });
         }
+        load.comes(change.kept_bytes());
         site.items.push_back(Item { number: site.next_number, sequence: Some(sequence), change });
         site.next_number += 1;
         needless
@@ -240,22 +308,27 @@ impl Backlog {
         let Some(site) = self.sites.get_mut(partition) else { return Vec::new() };
         site.placed = placed;
         site.is_padded = !(placed.size_bytes as usize).is_multiple_of(BLOCK_BYTES);
+        let load = &mut self.directories[site.data_directory.0];
         let count = site.items.iter().take_while(|item| item.number <= last_number).count();
-        site.items.drain(..count).filter_map(|item| item.sequence).collect()
+        let placed = site.items.drain(..count).inspect(|item| load.leaves(item.change.kept_bytes()));
+        placed.filter_map(|item| item.sequence).collect()
     }
 
     /// An entry of a registered partition that a restart has to see until it is let go of. False where there is no such partition any more.
     pub fn pin(&mut self, sequence: GroupSequence, header: EntryHeader, payload: Bytes) -> bool {
         let Some(site) = self.sites.get_mut(&header.partition) else { return false };
+        self.directories[site.data_directory.0].comes(kept_bytes_of(&payload));
         site.add_pin(Some(sequence), header, payload);
         true
     }
 
     /// A restart need not see the entry any more that was entered in that group. Returns the group that has kept it.
     pub fn unpin(&mut self, partition: &TopicIdPartition, entered: GroupSequence) -> Option<GroupSequence> {
-        let pins = &mut self.sites.get_mut(partition)?.pins;
-        let index = pins.iter().position(|pin| pin.entered == Some(entered))?;
-        pins.swap_remove(index).sequence
+        let site = self.sites.get_mut(partition)?;
+        let index = site.pins.iter().position(|pin| pin.entered == Some(entered))?;
+        let pin = site.pins.swap_remove(index);
+        self.directories[site.data_directory.0].leaves(kept_bytes_of(&pin.payload));
+        pin.sequence
     }
 
     /// The files of a partition failed. `torn` is what a write that failed may have destroyed: it is to be kept until the next start.
@@ -268,7 +341,10 @@ impl Backlog {
         let site = self.sites.get_mut(partition)?;
         site.failure.get_or_insert_with(|| error.clone());
         let was_stuck = std::mem::replace(&mut site.is_stuck, true);
-        torn.into_iter().for_each(|(header, payload)| site.add_pin(None, header, payload));
+        for (header, payload) in torn {
+            self.directories[site.data_directory.0].comes(kept_bytes_of(&payload));
+            site.add_pin(None, header, payload);
+        }
         if !was_stuck {
             // At once: clients may fill the ring before the next round looks, and then nothing could be carried.
             for bytes in site.kept_bytes() {
@@ -384,6 +460,25 @@ impl Backlog {
     }
 }
 
+impl DirectoryLoad {
+    fn comes(&mut self, bytes: u64) {
+        self.waiting_bytes += bytes;
+        self.change_bytes_max = self.change_bytes_max.max(bytes);
+    }
+
+    fn leaves(&mut self, bytes: u64) {
+        self.waiting_bytes = self.waiting_bytes.checked_sub(bytes).expect("only what came leaves");
+        if self.waiting_bytes == 0 {
+            self.change_bytes_max = 0;
+        }
+    }
+}
+
+/// Bytes of an entry that the ring holds.
+fn kept_bytes_of(payload: &Bytes) -> u64 {
+    (payload.len() + ENTRY_HEADER_BYTES) as u64
+}
+
 impl Site {
     fn item_index(&self, number: u64) -> Option<usize> {
         self.items.binary_search_by_key(&number, |item| item.number).ok()
@@ -396,9 +491,11 @@ impl Site {
 
     /// Bytes of the entries that the ring holds for it.
     fn kept_bytes(&self) -> impl Iterator<Item = u64> {
-        let items = self.items.iter().filter(|item| item.sequence.is_some());
-        let written = items.map(|item| if let Change::Write { bytes, .. } = &item.change { bytes.len() } else { 0 });
-        written.chain(self.pins.iter().map(|pin| pin.payload.len())).map(|bytes| (bytes + ENTRY_HEADER_BYTES) as u64)
+        self.items.iter().map(|item| item.change.kept_bytes()).chain(self.pins.iter().map(|pin| kept_bytes_of(&pin.payload)))
+    }
+
+    fn waiting_bytes(&self) -> u64 {
+        self.kept_bytes().sum()
     }
 
     /// Up to where readers may read the files: what is placed, but for what a cut that still waits takes away again.
@@ -513,6 +610,45 @@ mod tests {
         assert_eq!(first.changes, vec![kept]);
         backlog.strike_off(&partition(0), first.last_number, PlacedEnd { size_bytes: 2, end_offset: 1, ..PLACED });
         assert_eq!(works(&backlog, GroupSequence(2)).remove(0).changes, vec![cut], "a cut begins a round");
+    }
+
+    /// Whatever comes, goes, is cut, fails or moves: a directory's bytes are those of what waits for it.
+    #[test]
+    fn what_waits_is_counted_for_each_data_directory() {
+        let mut backlog = Backlog::default();
+        for (number, directory) in [(0, "/a/orders-0"), (1, "/a/orders-1"), (2, "/b/orders-2")] {
+            backlog.register(partition(number), Rc::new(Nobody), Rc::from(Path::new(directory)), PLACED);
+        }
+        let check = |backlog: &Backlog, in_a: u64, in_b: u64| {
+            let entries = |path| backlog.waiting_bytes_in(Path::new(path)) / ENTRY_HEADER_BYTES as u64;
+            assert_eq!((entries("/a"), entries("/b")), (in_a, in_b));
+            for (index, load) in backlog.directories.iter().enumerate() {
+                let sites = backlog.sites.values().filter(|site| site.data_directory == DirectoryIndex(index));
+                assert_eq!(sites.map(Site::waiting_bytes).sum::<u64>(), load.waiting_bytes);
+            }
+        };
+        for number in 0..3 {
+            backlog.push(&partition(number), GroupSequence(1), write(0));
+            backlog.push(&partition(number), GroupSequence(2), write(5));
+        }
+        check(&backlog, 4, 2);
+        backlog.push(&partition(0), GroupSequence(3), Change::Cut(Cut { segment_base: 0, position: 2, end_offset: 1 }));
+        check(&backlog, 4, 2);
+        let header = EntryHeader::moved(partition(1));
+        backlog.pin(GroupSequence(4), header, Bytes::from_static(b"home"));
+        check(&backlog, 5, 2);
+        backlog.relocate(&partition(1), Rc::from(Path::new("/b/orders-1")));
+        check(&backlog, 2, 5);
+        backlog.unpin(&partition(1), GroupSequence(4));
+        let error = JournalError::Failed { path: "/b".into(), cause: "of the test".into() };
+        backlog.fail(&partition(2), &error, vec![(header, Bytes::new())]);
+        check(&backlog, 2, 5);
+        backlog.strike_off(&partition(1), 0, PLACED);
+        check(&backlog, 2, 4);
+        assert_eq!(backlog.change_bytes_max(), 5 + ENTRY_HEADER_BYTES as u64);
+        (0..3).for_each(|number| drop(backlog.unregister(&partition(number))));
+        check(&backlog, 0, 0);
+        assert_eq!(backlog.change_bytes_max(), 0);
     }
 
     #[test]

@@ -574,6 +574,7 @@ impl Placement {
 /// The most that one half-filled block takes of the ring's reserve.
 const UPKEEP_ENTRY_BYTES: u64 = (ENTRY_HEADER_BYTES + BLOCK_BYTES) as u64;
 
+/// The data directory in which a partition's lies.
 fn data_directory_of(partition_directory: &Path) -> &Path {
     partition_directory.parent().unwrap_or(partition_directory)
 }
