@@ -127,7 +127,7 @@ impl FakePartition {
     pub async fn append_patiently(&self, count: i32, payload_bytes: usize) -> GroupSequence {
         match self.append(count, payload_bytes) {
             Err(JournalError::Full) => {
-                let mut room = self.journal.wait_for_room(payload_bytes + 100).await.expect("the journal works");
+                let mut room = self.journal.wait_for_room(&self.key, payload_bytes + 100).await.expect("the journal works");
                 loop {
                     // Placement may have taken what was there.
                     match room.enter(|| self.append(count, payload_bytes)) {

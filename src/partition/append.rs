@@ -60,7 +60,7 @@ impl Partition {
     ) -> Result<Appending, AppendError> {
         let is_full = |error: &TryAppendError| *error == TryAppendError::Full;
         let disk = self.disk();
-        match self.environment.with_room(batch.bytes.len(), disk.refuses(), append, is_full).await {
+        match self.environment.with_room(&self.id, batch.bytes.len(), disk.refuses(), append, is_full).await {
             Ok(Ok(appending)) => Ok(appending),
             Ok(Err(TryAppendError::Refused(error))) => Err(error),
             Ok(Err(TryAppendError::Full)) => unreachable!("the wait ends with room"),
@@ -128,10 +128,10 @@ impl Partition {
 
     /// Resolves when the journal has room for more, which an append straight after it will most likely find.
     pub async fn wait_for_room(&self, size_bytes: usize) -> Result<(), AppendError> {
-        if self.environment.journal.check_room(size_bytes).is_ok() {
+        if self.environment.journal.check_room(&self.id, size_bytes).is_ok() {
             return Ok(());
         }
-        self.environment.journal.wait_for_room(size_bytes).await.map(drop).map_err(|_| AppendError::Storage)
+        self.environment.journal.wait_for_room(&self.id, size_bytes).await.map(drop).map_err(|_| AppendError::Storage)
     }
 
     /// Appends a batch that this broker has built, waits until it is durable and returns its base offset. `batch` is one whole batch, as a BatchBuilder gives it.

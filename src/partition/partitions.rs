@@ -106,6 +106,7 @@ impl Environment {
     /// another reason by then. The outer error is the journal's, when it takes nothing any more.
     pub async fn with_room<T, E>(
         &self,
+        partition: &TopicIdPartition,
         size_bytes: usize,
         bell: &Notify,
         append: impl Fn() -> Result<T, E>,
@@ -115,7 +116,7 @@ impl Environment {
         if let Some(appended) = ask() {
             return Ok(appended);
         }
-        let mut waited = wait_unless_answered(self.journal.wait_for_room(size_bytes), bell, ask).await?;
+        let mut waited = wait_unless_answered(self.journal.wait_for_room(partition, size_bytes), bell, ask).await?;
         loop {
             let room = match waited {
                 Waited::Answer(appended) => {
@@ -158,7 +159,7 @@ impl Environment {
             and_then();
             Ok(Some(written.sequence))
         };
-        self.with_room(payload.len(), &Notify::new(), append, |error| *error == JournalError::Full).await?
+        self.with_room(&header.partition, payload.len(), &Notify::new(), append, |error| *error == JournalError::Full).await?
     }
 }
 

@@ -42,6 +42,7 @@ use self::ring::Ring;
 use self::shadow::Shadow;
 use self::times::GroupTimes;
 use self::waiting::{DurableQueue, RoomQueue};
+use crate::cluster::TopicIdPartition;
 use crate::disk::placement::backlog::{Backlog, Change, Cut};
 use crate::disk::trace;
 use crate::rt::file::{Durability, FileError};
@@ -220,19 +221,20 @@ impl Journal {
     }
 
     /// Whether an append of a payload of that size would be taken now. An append straight after it, without an await between, is not refused.
-    pub fn check_room(&self, payload_bytes: usize) -> Result<(), JournalError> {
-        self.admit(Appender::Client, payload_bytes)
+    pub fn check_room(&self, partition: &TopicIdPartition, payload_bytes: usize) -> Result<(), JournalError> {
+        self.admit(Appender::Client, partition, payload_bytes)
     }
 
-    /// Waits, first come first served, until a payload of that size finds room.
-    pub async fn wait_for_room(&self, payload_bytes: usize) -> Result<Room, JournalError> {
+    /// Waits, first come first served among those of a data directory, until a payload of that size finds room.
+    pub async fn wait_for_room(&self, partition: &TopicIdPartition, payload_bytes: usize) -> Result<Room, JournalError> {
         let turn = {
             let mut state = self.state.borrow_mut();
             if let Some(failure) = &state.failure {
                 return Err(failure.clone());
             }
             state.check_size(payload_bytes)?;
-            state.room_queue.push(payload_bytes)
+            let directory = state.backlog.directory_of(partition);
+            state.room_queue.push(directory, payload_bytes)
         };
         self.pressure.notify_all();
         self.grant_room();
@@ -241,7 +243,7 @@ impl Journal {
 
     /// For whoever was let in and did not find room after all: waits on, still before all others.
     pub async fn wait_longer(&self, room: Room, payload_bytes: usize) -> Result<Room, JournalError> {
-        let turn = self.state.borrow_mut().room_queue.push_first(payload_bytes);
+        let turn = self.state.borrow_mut().room_queue.push_first(room.directory, payload_bytes);
         self.pressure.notify_all();
         drop(room);
         turn.await.ok_or_else(|| self.failure().expect("only a failed journal sends its waiters away"))
@@ -342,7 +344,7 @@ impl Journal {
 
     fn append_as(&self, appender: Appender, header: &EntryHeader, payload: &[&[u8]], is_strong: bool) -> Result<Written, JournalError> {
         let payload_bytes = payload.iter().map(|part| part.len()).sum();
-        self.admit(appender, payload_bytes)?;
+        self.admit(appender, &header.partition, payload_bytes)?;
         let (written, is_under_pressure) = {
             let mut state = self.state.borrow_mut();
             (state.put(appender, header, payload, payload_bytes, is_strong), state.is_under_pressure())
@@ -355,12 +357,16 @@ impl Journal {
         if is_under_pressure {
             self.pressure.notify_all();
         }
+        if matches!(header.kind, EntryKind::Deleted | EntryKind::Truncate) {
+            // What waited and is not wanted any more leaves its share to others.
+            self.grant_room();
+        }
         Ok(written)
     }
 
-    fn admit(&self, appender: Appender, payload_bytes: usize) -> Result<(), JournalError> {
+    fn admit(&self, appender: Appender, partition: &TopicIdPartition, payload_bytes: usize) -> Result<(), JournalError> {
         let mut state = self.state.borrow_mut();
-        let admitted = state.admit(appender, payload_bytes);
+        let admitted = state.admit(appender, partition, payload_bytes);
         if admitted == Err(JournalError::Full) {
             state.statistics.refusals += 1;
             drop(state);
@@ -371,16 +377,17 @@ impl Journal {
 
     /// Lets the first waiter in if its payload fits now. One at a time: the next comes when it has left. Who gives up waiting calls it for the next.
     pub fn grant_room(&self) {
-        let turn = {
+        let (turn, directory) = {
             let mut state = self.state.borrow_mut();
-            let Some(payload_bytes) = state.room_queue.next_in_line() else { return };
+            let next = state.room_queue.next_in_line(|directory, payload_bytes| state.has_share(directory, payload_bytes));
+            let Some((directory, payload_bytes)) = next else { return };
             if state.failure.is_some() || !state.has_room(Appender::Client, payload_bytes) {
                 return;
             }
-            state.room_queue.grant()
+            (state.room_queue.grant(directory), directory)
         };
         let journal = self.this.upgrade().expect("called on a living journal");
-        turn.send(Room::new(journal)).unwrap_or_else(|_| unreachable!("who waits no longer was passed over"));
+        turn.send(Room::new(journal, directory)).unwrap_or_else(|_| unreachable!("who waits no longer was passed over"));
     }
 
     /// Called when whoever was let in has appended, or has given up.
@@ -453,16 +460,23 @@ impl Journal {
 }
 
 impl State {
-    fn admit(&self, appender: Appender, payload_bytes: usize) -> Result<(), JournalError> {
+    fn admit(&self, appender: Appender, partition: &TopicIdPartition, payload_bytes: usize) -> Result<(), JournalError> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
         self.check_size(payload_bytes)?;
-        let others_first = appender == Appender::Client && self.room_queue.is_waiting() && !self.room_queue.is_turn;
-        if others_first || !self.has_room(appender, payload_bytes) {
+        if !self.has_room(appender, payload_bytes) || (appender == Appender::Client && !self.lets_in(partition, payload_bytes)) {
             return Err(JournalError::Full);
         }
         Ok(())
+    }
+
+    /// Whether it is a client's turn, as far as others who wait and the shares of data directories are concerned.
+    fn lets_in(&self, partition: &TopicIdPartition, payload_bytes: usize) -> bool {
+        let directory = self.backlog.directory_of(partition);
+        let has_share = |directory, payload_bytes| self.has_share(directory, payload_bytes);
+        let others_first = !self.room_queue.is_turn && self.room_queue.is_waiting_before(directory, has_share);
+        !others_first && self.has_share(directory, payload_bytes)
     }
 
     fn check_size(&self, payload_bytes: usize) -> Result<(), JournalError> {
@@ -477,7 +491,7 @@ impl State {
     fn has_room(&self, appender: Appender, payload_bytes: usize) -> bool {
         let reserve_bytes = match appender {
             // What has to be carried forward must find room in one piece, beside what is carried before it.
-            Appender::Client => self.reserve_bytes() + self.bytes_kept_for_carrying(),
+            Appender::Client => self.reserve_bytes() + self.bytes_kept_for_carrying(payload_bytes),
             Appender::Release => self.reserve_bytes() / 2,
             Appender::Upkeep | Appender::Carry => 0,
         };

@@ -235,13 +235,13 @@ fn a_full_ring_lets_appenders_in_again_in_the_order_in_which_they_came() {
             tasks.push(rt::spawn(async move {
                 // The first asks for much, the others for little: they do not overtake it.
                 let bytes = if waiter == 0 { 400_000 } else { 100 };
-                let room = journal.wait_for_room(bytes).await.unwrap();
+                let room = journal.wait_for_room(&PARTITION, bytes).await.unwrap();
                 room.enter(|| journal.append(&header(0), &[&payload(0, bytes)]).unwrap());
                 order.borrow_mut().push(waiter);
             }));
         }
         rt::yield_now().await;
-        assert_eq!(journal.check_room(100), Err(JournalError::Full), "nobody overtakes those who wait");
+        assert_eq!(journal.check_room(&PARTITION, 100), Err(JournalError::Full), "nobody overtakes those who wait");
         // One who gives up does not hold up the others.
         tasks.remove(4).cancel().await;
         journal.wait_durable(journal.last_sequence()).await.unwrap();
@@ -250,7 +250,45 @@ fn a_full_ring_lets_appenders_in_again_in_the_order_in_which_they_came() {
             task.await;
         }
         assert_eq!(*order.borrow(), [0, 1, 2, 3, 5, 6, 7, 8, 9]);
-        journal.check_room(100).unwrap();
+        journal.check_room(&PARTITION, 100).unwrap();
+    });
+}
+
+/// Of two data directories neither fills the ring. Who waits for a share holds up nobody of the other; who waits for room does, and when there is some they come in turn.
+#[test]
+fn data_directories_share_the_ring() {
+    let directory = tempfile::tempdir().unwrap();
+    let ring = new_ring(directory.path());
+    rt::run(move || async move {
+        let journal = start(ring);
+        let other = TopicIdPartition::new(Uuid::from_u128(9), 1);
+        journal.register(other, Rc::new(Nobody), Rc::from(Path::new("/elsewhere/orders-1")), NOTHING_PLACED);
+        let append = |partition, number: i64| {
+            journal.append(&EntryHeader::append(partition, 0, number as u32, number, number, 0), &[&payload(number, 10_000)])
+        };
+        let taken = (0..100).take_while(|number| append(PARTITION, *number).is_ok()).count();
+        assert!((20..40).contains(&taken), "{taken} of 10,000 bytes each in a ring of a megabyte");
+        let waits_for_share = journal.wait_for_room(&PARTITION, 10_000);
+        let mut waits_for_share = std::pin::pin!(waits_for_share);
+        assert!(rt::timeout(std::time::Duration::ZERO, &mut waits_for_share).await.is_err());
+        journal.wait_durable(journal.last_sequence()).await.unwrap();
+        let others = (100..200).take_while(|number| append(other, *number).is_ok()).count();
+        assert!(others.abs_diff(taken) < 4, "{others} of the other directory, {taken} of the first");
+        journal.wait_durable(journal.last_sequence()).await.unwrap();
+        assert!(rt::timeout(std::time::Duration::ZERO, &mut waits_for_share).await.is_err());
+
+        place_all(&journal);
+        let room = waits_for_share.await.unwrap();
+        assert_eq!(journal.check_room(&other, 10_000), Err(JournalError::Full), "one comes after the other");
+        room.enter(|| append(PARTITION, 200).unwrap());
+        drop(room);
+        assert_eq!(journal.check_room(&other, 10_000), Err(JournalError::Full), "nothing of it is placed");
+        while let Some(work) = journal.durable_work(&other) {
+            journal.strike_off(&work.partition, work.last_number, NOTHING_PLACED);
+        }
+        journal.check_room(&other, 10_000).unwrap();
+        journal.append(&EntryHeader::deleted(other), &[]).unwrap();
+        assert_eq!(journal.waiting_bytes_in(Path::new("/elsewhere")), 0);
     });
 }
 
@@ -282,7 +320,7 @@ fn a_payload_that_never_fits_is_refused_for_good() {
         let Err(JournalError::TooLarge { payload_bytes_max, .. }) = journal.append(&header(0), &[&[0; 2 << 20]]) else {
             panic!("it has no room in a ring of 1 MiB")
         };
-        assert!(journal.wait_for_room(payload_bytes_max + 1).await.is_err());
+        assert!(journal.wait_for_room(&PARTITION, payload_bytes_max + 1).await.is_err());
         // One that just fits is taken wherever the ring stands, once it is empty.
         journal.append(&header(0), &[&[0; 300_000]]).unwrap();
         journal.wait_durable(journal.last_sequence()).await.unwrap();
@@ -301,12 +339,12 @@ fn a_failed_write_is_final() {
     rt::run(move || async move {
         let journal = start(ring);
         let written = journal.append(&header(0), &[b"lost"]).unwrap();
-        let room = journal.wait_for_room(10).await.unwrap();
+        let room = journal.wait_for_room(&PARTITION, 10).await.unwrap();
         let error = journal.wait_durable(written.sequence).await.unwrap_err();
         assert!(matches!(&error, JournalError::Failed { path, .. } if path == journal.path()));
         assert_eq!(journal.durable_sequence(), GroupSequence(0));
         assert_eq!(room.enter(|| journal.append(&header(1), &[b"refused"])).unwrap_err(), error);
-        assert_eq!(journal.wait_for_room(10).await.err(), Some(error.clone()));
+        assert_eq!(journal.wait_for_room(&PARTITION, 10).await.err(), Some(error.clone()));
         assert_eq!(journal.wait_durable(written.sequence).await, Err(error));
     });
 }

@@ -5,12 +5,13 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
+use super::collector::entry_bytes;
 use super::group::BLOCK_BYTES;
 use super::{Appender, EntryHeader, GroupSequence, Journal, JournalError, JournalStart, State, Written};
 use crate::cluster::TopicIdPartition;
 use crate::disk::checkpoint::PlacedEnd;
 use crate::disk::placement::PlacementTarget;
-use crate::disk::placement::backlog::{Carry, Gone, PlacementWork, Waiting};
+use crate::disk::placement::backlog::{Carry, DirectoryIndex, Gone, PlacementWork, Waiting};
 use crate::rt;
 use crate::rt::sync::Notify;
 
@@ -19,6 +20,9 @@ const CARRY_BYTES: usize = 64 << 10;
 
 /// What an entry costs beside its bytes, as a number of bytes that are copied in the same time.
 const ENTRY_COST_BYTES: usize = 1 << 10;
+
+/// A change that is larger than this part of the ring is no reason to keep room for carrying it before there is trouble.
+const CARRIED_SHARE: u64 = 4;
 
 /// Changes that are looked at, or carried where they need no writing, before others have a turn.
 const CHANGES_AT_ONCE: usize = 1_000;
@@ -82,18 +86,23 @@ impl Journal {
             (site.target.clone(), site.readable())
         };
         target.placed(readable);
+        self.grant_room();
     }
 
     /// A partition's files are in another directory from now on. No round of placement is under way, see `Placement::hold`.
     pub fn relocate(&self, partition: &TopicIdPartition, directory: Rc<Path>) {
         self.state.borrow_mut().backlog.relocate(partition, directory);
+        self.grant_room();
     }
 
     /// What a `Swap` or `Moved` entry of a partition asks for, which was entered in that group, is done: a restart need not see it again.
     pub fn let_go_of(&self, partition: &TopicIdPartition, entered: GroupSequence) {
-        let mut state = self.state.borrow_mut();
-        let kept_by = state.backlog.unpin(partition, entered);
-        state.count_placed(kept_by);
+        {
+            let mut state = self.state.borrow_mut();
+            let kept_by = state.backlog.unpin(partition, entered);
+            state.count_placed(kept_by);
+        }
+        self.grant_room();
     }
 
     /// Bytes that wait to be brought into a data directory.
@@ -126,7 +135,8 @@ impl Journal {
 
     /// Whether there is no room for anything of clients.
     pub fn is_full(&self) -> bool {
-        !self.state.borrow().has_room(Appender::Client, 0)
+        let state = self.state.borrow();
+        !state.has_room(Appender::Client, 0)
     }
 
     /// Whether anything waits for files that take what is written to them.
@@ -253,12 +263,34 @@ impl State {
         self.ring.used_bytes() + bytes_to_carry(bytes) <= self.ring.capacity_bytes()
     }
 
-    /// What clients leave free for the largest change that may have to be carried, and what lies before it; nothing while no files are in trouble.
-    pub(super) fn bytes_kept_for_carrying(&self) -> u64 {
-        match self.backlog.stuck_change_bytes_max() {
+    /// What clients leave free for the largest change that may have to be carried, and what lies before it: one that waits for files in trouble; where the ring is shared by several data
+    /// directories, any, the one of so many bytes that is to be appended included, because a directory can fail at any moment.
+    pub(super) fn bytes_kept_for_carrying(&self, payload_bytes: usize) -> u64 {
+        let capacity_bytes = self.ring.capacity_bytes();
+        let prudent_bytes = capacity_bytes / CARRIED_SHARE;
+        let bytes = match payload_bytes as u64 {
+            // So large that the ring may have no room for it but when it is empty.
+            payload_bytes if !self.backlog.is_shared() || payload_bytes > prudent_bytes => self.backlog.stuck_change_bytes_max(),
+            _ => {
+                let change_bytes = self.backlog.change_bytes_max().max(entry_bytes(payload_bytes) as u64).min(prudent_bytes);
+                change_bytes.max(self.backlog.stuck_change_bytes_max())
+            }
+        };
+        match bytes {
             0 => 0,
-            bytes => (bytes_to_carry(bytes as usize) + self.reserve_bytes() / 2).min(self.ring.capacity_bytes() / 2),
+            bytes => (bytes_to_carry(bytes as usize) + self.reserve_bytes() / 2).min(capacity_bytes / 2),
         }
+    }
+
+    /// Whether a data directory may have so much more of the ring. Each has half of what clients may use, where there are several: one that is slow, full or failed leaves the rest to the
+    /// others, and with it what it takes to carry forward what lies in their way. A directory for which nothing waits is never turned away.
+    pub(super) fn has_share(&self, directory: DirectoryIndex, payload_bytes: usize) -> bool {
+        let waiting_bytes = self.backlog.waiting_bytes(directory);
+        if !self.backlog.is_shared() || waiting_bytes == 0 {
+            return true;
+        }
+        let kept_bytes = self.reserve_bytes() + self.bytes_kept_for_carrying(payload_bytes);
+        waiting_bytes + entry_bytes(payload_bytes) as u64 <= self.ring.capacity_bytes().saturating_sub(kept_bytes) / 2
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::{GroupSequence, Journal};
+use crate::disk::placement::backlog::DirectoryIndex;
 use crate::rt::sync::{Receiver, Sender, oneshot};
 
 /// Those who wait for groups, in the order of the groups.
@@ -32,59 +33,99 @@ impl DurableQueue {
     }
 }
 
-/// Those who wait for room, first in, first out. One is let in at a time and appends; then the next.
+/// Those who wait for room, first in, first out, in a line for each data directory: one that has its share of the ring already waits without holding up the others. One is let in at a time and
+/// appends; then the next.
 #[derive(Default)]
 pub struct RoomQueue {
-    waiters: VecDeque<(usize, Sender<Room>)>,
+    lines: Vec<VecDeque<RoomWaiter>>,
+    next_number: u64,
     is_granted: bool,
     /// Set while the one who was let in appends.
     pub is_turn: bool,
 }
 
+struct RoomWaiter {
+    /// Counts those who come, over all lines.
+    number: u64,
+    payload_bytes: usize,
+    sender: Sender<Room>,
+}
+
 impl RoomQueue {
-    pub fn push(&mut self, payload_bytes: usize) -> Receiver<Room> {
+    pub fn push(&mut self, directory: DirectoryIndex, payload_bytes: usize) -> Receiver<Room> {
         let (sender, receiver) = oneshot();
-        self.waiters.push_back((payload_bytes, sender));
+        self.next_number += 1;
+        let number = self.next_number;
+        let line = self.line(directory);
+        // A line in which nobody is let in for long does not grow by those who have given up.
+        line.retain(|waiter| !waiter.sender.is_closed());
+        line.push_back(RoomWaiter { number, payload_bytes, sender });
         receiver
     }
 
     /// Before all who wait: for the one who was let in and has to wait on.
-    pub fn push_first(&mut self, payload_bytes: usize) -> Receiver<Room> {
+    pub fn push_first(&mut self, directory: DirectoryIndex, payload_bytes: usize) -> Receiver<Room> {
         let (sender, receiver) = oneshot();
-        self.waiters.push_front((payload_bytes, sender));
+        self.line(directory).push_front(RoomWaiter { number: 0, payload_bytes, sender });
         receiver
     }
 
     pub fn is_waiting(&self) -> bool {
-        self.is_granted || self.waiters.iter().any(|waiter| !waiter.1.is_closed())
+        self.is_granted || self.heads().next().is_some()
     }
 
-    /// Payload size of the first who still waits, if nobody is let in at present.
-    pub fn next_in_line(&mut self) -> Option<usize> {
-        while self.waiters.front().is_some_and(|waiter| waiter.1.is_closed()) {
-            self.waiters.pop_front();
+    /// Whether who comes for that directory has somebody before him: in his own line, or in another in which nobody waits for a share. `has_share` says it of a directory and a payload.
+    pub fn is_waiting_before(&self, directory: DirectoryIndex, has_share: impl Fn(DirectoryIndex, usize) -> bool) -> bool {
+        self.is_granted || self.heads().any(|(line, waiter)| line == directory || has_share(line, waiter.payload_bytes))
+    }
+
+    /// Line and payload size of the first who still waits for room and not for a share, if nobody is let in at present.
+    pub fn next_in_line(&self, has_share: impl Fn(DirectoryIndex, usize) -> bool) -> Option<(DirectoryIndex, usize)> {
+        if self.is_granted {
+            return None;
         }
-        if self.is_granted { None } else { self.waiters.front().map(|waiter| waiter.0) }
+        let waiting = self.heads().filter(|(line, waiter)| has_share(*line, waiter.payload_bytes));
+        waiting.min_by_key(|(_, waiter)| waiter.number).map(|(line, waiter)| (line, waiter.payload_bytes))
     }
 
-    pub fn grant(&mut self) -> Sender<Room> {
+    /// Lets the first of that line in.
+    pub fn grant(&mut self, directory: DirectoryIndex) -> Sender<Room> {
         self.is_granted = true;
-        self.waiters.pop_front().expect("somebody is first in line").1
+        let line = self.line(directory);
+        while line.front().is_some_and(|waiter| waiter.sender.is_closed()) {
+            line.pop_front();
+        }
+        line.pop_front().expect("somebody is first in line").sender
     }
 
     pub fn left(&mut self) {
         self.is_granted = false;
+    }
+
+    /// The first of each line who still waits.
+    fn heads(&self) -> impl Iterator<Item = (DirectoryIndex, &RoomWaiter)> {
+        let first = |line: &'_ VecDeque<RoomWaiter>| line.iter().position(|waiter| !waiter.sender.is_closed());
+        let heads = self.lines.iter().enumerate();
+        heads.filter_map(move |(index, line)| first(line).map(|first| (DirectoryIndex(index), &line[first])))
+    }
+
+    fn line(&mut self, directory: DirectoryIndex) -> &mut VecDeque<RoomWaiter> {
+        if self.lines.len() <= directory.0 {
+            self.lines.resize_with(directory.0 + 1, VecDeque::new);
+        }
+        &mut self.lines[directory.0]
     }
 }
 
 /// The right to append next. Others wait until it is used or dropped, so it is used at once.
 pub struct Room {
     journal: Rc<Journal>,
+    pub(super) directory: DirectoryIndex,
 }
 
 impl Room {
-    pub(super) fn new(journal: Rc<Journal>) -> Self {
-        Self { journal }
+    pub(super) fn new(journal: Rc<Journal>, directory: DirectoryIndex) -> Self {
+        Self { journal, directory }
     }
 
     /// Runs `append`, whose appends to the journal pass those who wait. It can still find the ring full, if it appends more than was asked for, or if the room has gone meanwhile:

@@ -35,10 +35,11 @@ impl OffsetsLog for PartitionLog {
     }
 
     async fn with_room<T>(&self, bytes: usize, decide: impl FnOnce() -> T) -> T {
-        if bytes == 0 || self.journal.check_room(bytes).is_ok() {
+        let partition = self.partition.id();
+        if bytes == 0 || self.journal.check_room(&partition, bytes).is_ok() {
             return decide();
         }
-        match rt::timeout(self.commit_timeout.min(ROOM_PATIENCE), self.journal.wait_for_room(bytes)).await {
+        match rt::timeout(self.commit_timeout.min(ROOM_PATIENCE), self.journal.wait_for_room(&partition, bytes)).await {
             Ok(Ok(room)) => room.enter(decide),
             // Room for so much will never be, or there has been none for too long: the append says so.
             Ok(Err(_)) | Err(rt::Elapsed) => decide(),

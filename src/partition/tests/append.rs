@@ -112,7 +112,7 @@ fn a_full_directory_sends_those_away_who_wait_for_room() {
         assert!(answers.iter().skip(taken).all(|answer| *answer == Err(AppendError::Storage)), "{answers:?}");
         assert_eq!(partition.append(&batch(1, 10), CLIENT).await, Err(AppendError::Storage));
 
-        assert_eq!(place.journal.check_room(60_000), Err(crate::disk::journal::JournalError::Full));
+        assert_eq!(place.journal.check_room(&partition.id(), 60_000), Err(crate::disk::journal::JournalError::Full));
         assert_eq!(partition.delete_records(3).await.unwrap(), 3);
         // The controller waits for a new partition, and deletions wait for the controller.
         let settings = TopicSettings::default();
@@ -127,6 +127,49 @@ fn a_full_directory_sends_those_away_who_wait_for_room() {
         }
         let appending = append_durably(&partition, &batch(1, 10)).await;
         assert_eq!(appending.base_offset, taken as i64, "nothing of what was refused is in the log");
+    });
+}
+
+/// As much of the ring waits for one of two directories as may, when that fails. The other's partitions have not waited for it before and go on now, lap after lap of the ring; who waits for
+/// the failed one is told.
+#[test]
+fn a_directory_that_fails_with_its_share_of_the_ring_leaves_the_rest_to_the_others() {
+    const LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
+    rt::run(|| async {
+        let place = Place::new(4 << 20, PartitionsOptions::default());
+        let [bad, good] = ["bad", "good"].map(|name| place.path().join(name));
+        [&bad, &good].iter().for_each(|path| std::fs::create_dir(path).unwrap());
+        let failing = place.partition_in((&bad, 1), 0, &TopicSettings::default()).await;
+        let well = place.partition_in((&good, 2), 1, &TopicSettings::default()).await;
+        let held = place.placement.hold().await;
+        let producers: Vec<_> = (0..80)
+            .map(|_| {
+                let partition = failing.clone();
+                rt::spawn(async move { partition.append(&batch(1, 60_000), CLIENT).await })
+            })
+            .collect();
+        while place.journal.statistics().refusals == 0 {
+            rt::yield_now().await;
+        }
+        rt::timeout(LIMIT, append_durably(&well, &batch(1, 60_000))).await.expect("there is room for the other directory");
+        let waiting = [&bad, &good].map(|path| place.journal.waiting_bytes_in(path));
+        assert!(waiting[0] > 1 << 20 && waiting[0] < 2 << 20 && waiting[1] < 100_000, "{waiting:?} bytes wait");
+
+        // A plain file where its directory was: everything that is opened in it fails.
+        std::fs::rename(failing.directory(), place.path().join("kept")).unwrap();
+        std::fs::write(failing.directory(), b"").unwrap();
+        drop(held);
+        let laps = async {
+            while place.journal.statistics().written_bytes < 6 * (4 << 20) {
+                append_durably(&well, &batch(1, 60_000)).await;
+            }
+        };
+        rt::timeout(LIMIT, laps).await.expect("the ring goes round");
+        assert!(failing.failure.borrow().is_some() && well.failure.borrow().is_none() && place.journal.failure().is_none());
+        let answers = rt::sync::join_all(producers).await;
+        let taken = answers.iter().filter(|answer| answer.is_ok()).count();
+        assert!(answers.iter().skip(taken).all(|answer| *answer == Err(AppendError::Storage)), "{answers:?}");
+        assert_eq!(offsets(&failing, 0, 8 << 20).await.len(), taken, "what is durable is read from memory");
     });
 }
 

@@ -59,11 +59,16 @@ impl Place {
 
     /// A new partition of the topic `orders`, led in epoch 5.
     async fn partition(&self, number: i32, settings: &TopicSettings) -> Rc<Partition> {
+        self.partition_in((self.path(), 1), number, settings).await
+    }
+
+    /// The same in a data directory of that path and id.
+    async fn partition_in(&self, (data_directory, id): (&Path, u128), number: i32, settings: &TopicSettings) -> Rc<Partition> {
         let new = NewPartition {
             id: TopicIdPartition::new(Uuid::from_u128(77), number),
             topic: Arc::from("orders"),
-            data_directory: self.path().into(),
-            directory_id: Uuid::from_u128(1),
+            data_directory: data_directory.into(),
+            directory_id: Uuid::from_u128(id),
         };
         let partition = self.partitions.create(new, settings).await.unwrap();
         partition.become_leader(5);
