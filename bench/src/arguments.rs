@@ -11,6 +11,7 @@ use corelane_bench::workload::{Class, ClientKind, Codec, Rate, Scenario, Workloa
 use corelane_bench::{builtin, omb};
 
 use crate::compare_command::CompareArguments;
+use crate::start_command::StartArguments;
 
 /// Measures any Kafka-compatible broker through its socket.
 ///
@@ -47,6 +48,8 @@ pub enum Command {
     Omb(RunArguments),
     /// Systems side by side: Corelane, Apache Kafka, the floor of this machine, or any broker that is running.
     Compare(CompareArguments),
+    /// How long a broker takes to serve the data that it has: time to each step, memory, open files. It is left running.
+    Start(StartArguments),
     /// The client's own floor: against a process that answers at once.
     #[command(name = "self")]
     Own(SelfArguments),

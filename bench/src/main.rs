@@ -2,6 +2,7 @@
 
 mod arguments;
 mod compare_command;
+mod start_command;
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run(&arguments, None),
         Command::Omb(arguments) => run_omb(&arguments),
         Command::Compare(arguments) => compare_command::run(&arguments),
+        Command::Start(arguments) => start_command::run(&arguments),
         Command::Own(arguments) => measure_self(&arguments),
         Command::Responder(arguments) => respond(&arguments),
     };

@@ -1,5 +1,7 @@
-//! `probe net`: what TCP over loopback takes by itself. Exchanges of small messages with the serving thread parked in the kernel or spinning, and bytes in one direction.
+//! `probe net`: what TCP over loopback takes by itself. Exchanges of small messages with the serving thread parked in the kernel or spinning, and bytes in one direction, out of memory and by
+//! `sendfile` out of the page cache.
 
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
@@ -30,6 +32,9 @@ pub struct Plan {
 /// Bytes of a question and of its answer, and questions a second: 0 asks again at once.
 const CASES: [(usize, usize, u64); 4] = [(100, 100, 0), (100, 100, 1000), (1200, 60, 1000), (65_536, 60, 1000)];
 const BULK_WRITE_BYTES: usize = 64 << 10;
+/// As a broker does: bytes of one `sendfile`, and a file that the page cache holds.
+const SENDFILE_BYTES: usize = 256 << 10;
+const SENT_FILE_BYTES: usize = 256 << 20;
 
 pub fn probe(plan: &Plan) -> io::Result<()> {
     let client_core = machine::other_core(plan.core);
@@ -53,6 +58,12 @@ pub fn probe(plan: &Plan) -> io::Result<()> {
         }
     }
     let bulk_megabytes = bulk(plan.core, plan.round)?;
+    let mut sendfile_megabytes = Vec::new();
+    for _ in 0..plan.rounds.max(1) {
+        sendfile_megabytes.push(bulk_sendfile(plan.core, plan.round)?);
+    }
+    sendfile_megabytes.sort_by(f64::total_cmp);
+    let sendfile_megabytes = sendfile_megabytes[sendfile_megabytes.len() / 2];
     if plan.json {
         let exchanges: Vec<_> = rows
             .iter()
@@ -60,7 +71,14 @@ pub fn probe(plan: &Plan) -> io::Result<()> {
                 json!({"server": if *idle == Idle::Park { "parked" } else { "spinning" }, "ask_bytes": ask, "answer_bytes": answer, "rate": rate, "us": tally.json()})
             })
             .collect();
-        println!("{}", json!({"exchanges": exchanges, "bulk_megabytes_per_second": bulk_megabytes}));
+        println!(
+            "{}",
+            json!({
+                "exchanges": exchanges,
+                "bulk_megabytes_per_second": bulk_megabytes,
+                "sendfile_megabytes_per_second": sendfile_megabytes,
+            })
+        );
         return Ok(());
     }
     println!(
@@ -80,6 +98,7 @@ pub fn probe(plan: &Plan) -> io::Result<()> {
         ]);
     }
     println!("\nOne direction, {} KiB a write: {bulk_megabytes:.0} MB/s.", BULK_WRITE_BYTES >> 10);
+    println!("From the server by sendfile out of the page cache, {} KiB a call: {sendfile_megabytes:.0} MB/s.", SENDFILE_BYTES >> 10);
     Ok(())
 }
 
@@ -209,4 +228,46 @@ fn bulk(server_core: usize, time: Duration) -> io::Result<f64> {
     }
     drop(stream);
     receiver.join().expect("no panic")
+}
+
+/// What a server sends with `sendfile` and a client reads and forgets: no fetch is faster.
+fn bulk_sendfile(server_core: usize, time: Duration) -> io::Result<f64> {
+    let file = cached_file()?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    set_tcp_congestion(&listener, "cubic")?;
+    let address = listener.local_addr()?;
+    let sender = thread::spawn(move || {
+        machine::pin_to(server_core)?;
+        let (stream, _) = listener.accept()?;
+        let begun = Instant::now();
+        let mut position = 0;
+        while begun.elapsed() < time {
+            rustix::fs::sendfile(&stream, &file, Some(&mut position), SENDFILE_BYTES)?;
+            if position == SENT_FILE_BYTES as u64 {
+                position = 0;
+            }
+        }
+        Ok::<(), io::Error>(())
+    });
+    let mut stream = TcpStream::connect(address)?;
+    set_tcp_congestion(&stream, "cubic")?;
+    let (mut buffer, mut total, begun) = (vec![0; 1 << 20], 0, Instant::now());
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => break,
+            bytes => total += bytes,
+        }
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    sender.join().expect("no panic")?;
+    Ok(total as f64 / seconds / 1e6)
+}
+
+/// A file without a name whose every page has just been written.
+fn cached_file() -> io::Result<File> {
+    let path = std::env::temp_dir().join(format!("corelane-perf-{}", std::process::id()));
+    let mut file = File::options().create_new(true).read(true).write(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    file.write_all(&vec![7; SENT_FILE_BYTES])?;
+    Ok(file)
 }

@@ -99,7 +99,8 @@ impl Admin {
         }
     }
 
-    fn wait_for_leaders(&mut self, topic: &str, partitions: i32) -> Result<(), Failure> {
+    /// Until each partition has a leader that answers.
+    pub fn wait_for_leaders(&mut self, topic: &str, partitions: i32) -> Result<(), Failure> {
         let deadline = Instant::now() + LEADERS_MAX;
         while Instant::now() < deadline {
             if self.partitions_with_leader(topic)? == Some(partitions) {
