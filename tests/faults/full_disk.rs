@@ -29,12 +29,15 @@ const CASES: &[OwnBrokerCase] = own_broker_cases![
     a_disk_that_stays_full_does_not_fill_the_journal,
     a_full_directory_holds_back_nothing_of_the_others,
     a_failed_directory_stops_its_own_partitions_alone,
+    a_failed_journal_refuses_records_and_ends_nothing,
     topics_are_answered_for_when_disk_and_journal_are_full,
 ];
 
 const TOPIC: &str = "full";
 const GROUP: &str = "full-group";
 const DISK_BYTES: u64 = 160 << 20;
+/// No XFS is smaller.
+const XFS_BYTES_MIN: u64 = 300 << 20;
 
 /// Metadata of a committed position, in bytes: the most that the protocol's strings take, nearly.
 const COMMENT_BYTES: usize = 32_000;
@@ -241,6 +244,40 @@ fn a_failed_directory_stops_its_own_partitions_alone() {
     assert!(broker.terminate(Duration::from_secs(60)).success());
 }
 
+/// The filesystem of the journal has no page for a write any more, which the kernel tells a process by the end of it: producing is refused, what was acknowledged is read, and after a restart on the mended one what was flushed
+/// is there.
+fn a_failed_journal_refuses_records_and_ends_nothing() {
+    const FLUSHED: usize = 20;
+    let disk = Disk::mount_as(Filesystem::Xfs).expect("where there is an ext4 there is an XFS");
+    let journal = disk.path.join("journal");
+    let options = BrokerOptions::default().set("journal.bytes", 16 << 20).set("journal.dir", journal.display()).set("shards", 1);
+    let mut broker = Broker::start_on(options, &disk.beside());
+    let mut connection = Connection::to(&broker);
+    connection.create_topic_with(TOPIC, 1, &[("flush.messages", "1000000")]);
+    for _ in 0..FLUSHED {
+        connection.append(TOPIC, 0, vec![record("k", "v")]);
+    }
+    // What is in the page cache is on the disk then: the next store into it has to ask the filesystem.
+    run(Command::new("sync").arg("-f").arg(&disk.path)).expect("the filesystem can be flushed");
+    disk.fail();
+    let mut taken = FLUSHED;
+    wait::until("producing to be refused", wait::PATIENCE, || {
+        let outcome = outcome(&mut connection, TOPIC);
+        taken += usize::from(outcome.is_none());
+        (outcome == ErrorCode::KafkaStorageError).then_some(())
+    });
+    assert_eq!(connection.read_all(TOPIC, 0, 0).len(), taken);
+    assert!(!broker.terminate(Duration::from_secs(60)).success(), "what the journal holds has not found its place");
+
+    disk.mend();
+    broker.restart();
+    let mut connection = Connection::to(&broker);
+    connection.wait_for_leaders(TOPIC, 1);
+    assert!(connection.read_all(TOPIC, 0, 0).len() >= FLUSHED);
+    connection.append(TOPIC, 0, large_record());
+    assert!(broker.terminate(Duration::from_secs(60)).success());
+}
+
 /// A broker with two directories, and the topic's two partitions, one in each. Three large records are in the one on the disk.
 struct Spread {
     broker: Broker,
@@ -415,26 +452,41 @@ fn outcome_in(connection: &mut Connection, topic: &str, partition: i32, value_by
     code(connection.call(9, &produce_request(topic, partition, -1, records)).responses[0].partition_responses[0].error_code)
 }
 
-/// A small ext4 on a loop device.
+/// A small filesystem on a loop device.
 struct Disk {
+    filesystem: Filesystem,
     path: PathBuf,
     /// Goes after the filesystem in it.
     folder: tempfile::TempDir,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Filesystem {
+    Ext4,
+    Xfs,
+}
+
 impl Disk {
-    /// An error says why there is none here.
+    /// An ext4; an error says why there is none here.
     fn mount() -> Result<Disk, String> {
+        Disk::mount_as(Filesystem::Ext4)
+    }
+
+    fn mount_as(filesystem: Filesystem) -> Result<Disk, String> {
         if !rustix::process::geteuid().is_root() {
             return Err("mounting a filesystem is for root".to_string());
         }
         let folder = tempfile::tempdir_in(places::scratch()).expect("a folder");
         let (image, path) = (folder.path().join("image"), folder.path().join("data-1"));
-        File::create(&image).and_then(|file| file.set_len(DISK_BYTES)).expect("an image");
+        let size_bytes = if filesystem == Filesystem::Ext4 { DISK_BYTES } else { XFS_BYTES_MIN };
+        File::create(&image).and_then(|file| file.set_len(size_bytes)).expect("an image");
         std::fs::create_dir(&path).expect("a folder");
-        run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image))?;
+        match filesystem {
+            Filesystem::Ext4 => run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image))?,
+            Filesystem::Xfs => run(Command::new("mkfs.xfs").args(["-q", "-f"]).arg(&image))?,
+        }
         run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&path))?;
-        Ok(Disk { path, folder })
+        Ok(Disk { filesystem, path, folder })
     }
 
     /// A data directory on the machine's own filesystem, to which this disk is the second.
@@ -442,17 +494,24 @@ impl Disk {
         self.folder.path().join("data")
     }
 
-    /// From now on every write fails, as ext4 has it when it has lost its journal.
+    /// From now on every write fails, as ext4 has it when it has lost its journal; in XFS every access does.
     fn fail(&self) {
-        run(Command::new("mount").args(["-o", "remount,abort"]).arg(&self.path)).expect("the filesystem can be made to fail");
+        let failed = match self.filesystem {
+            Filesystem::Ext4 => run(Command::new("mount").args(["-o", "remount,abort"]).arg(&self.path)),
+            Filesystem::Xfs => run(Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(&self.path)),
+        };
+        failed.expect("the filesystem can be made to fail");
     }
 
     /// What was flushed is there again. Nobody uses the disk at present.
     fn mend(&self) {
         let image = self.folder.path().join("image");
         run(Command::new("umount").arg(&self.path)).expect("nobody uses the disk");
-        // Says by its exit code that it has mended something.
-        let _has_mended = run(Command::new("e2fsck").args(["-f", "-y"]).arg(&image));
+        // XFS mends itself when it is mounted.
+        if self.filesystem == Filesystem::Ext4 {
+            // Says by its exit code that it has mended something.
+            let _has_mended = run(Command::new("e2fsck").args(["-f", "-y"]).arg(&image));
+        }
         run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&self.path)).expect("the disk can be mounted");
     }
 

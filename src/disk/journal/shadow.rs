@@ -42,12 +42,16 @@ pub fn shadow_path(journal_directory: &Path, shard: u16) -> PathBuf {
     journal_directory.join(format!("corelane-shadow-{shard}"))
 }
 
-/// The file, made if it is not there; what it holds of an earlier life is left for replay and means nothing to a later one. Every block is written, so that a full disk is met here.
+/// The file for a new life, made if it is not there; what it held of the former life is needed no longer. Every block is written, also of a file that is there, which a copying tool may
+/// have given holes: a full disk is met here, and no store waits for a page to be read.
 pub fn make_shadow_blocking(path: &Path) -> Result<File> {
     let file = File::open_blocking(path, OpenMode::CREATE)?;
-    if file.length()? != FILE_BYTES as u64 {
+    let is_new = file.length()? != FILE_BYTES as u64;
+    if is_new {
         file.set_len_blocking(0)?;
-        file.write_at_blocking(&AlignedBuffer::zeroed(FILE_BYTES), 0, Durability::None)?;
+    }
+    file.write_at_blocking(&AlignedBuffer::zeroed(FILE_BYTES), 0, Durability::None)?;
+    if is_new {
         file.sync_all_blocking()?;
     }
     Ok(file)
@@ -62,6 +66,8 @@ pub struct Shadow {
     /// All groups up to this one are written or are here as a whole.
     whole: GroupSequence,
     last_weak: GroupSequence,
+    /// The file takes no more: everything counts when it is written, until the next start.
+    is_lost: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,7 +82,7 @@ impl Shadow {
     /// Fails where the filesystem shares no mappings.
     pub fn new(file: &File) -> Result<Self> {
         let mapping = SharedMapping::new(file)?;
-        Ok(Self { mapping, last: Copied::default(), whole: GroupSequence(0), last_weak: GroupSequence(0) })
+        Ok(Self { mapping, last: Copied::default(), whole: GroupSequence(0), last_weak: GroupSequence(0), is_lost: false })
     }
 
     /// Copies what the open group has gained, after an entry that need not be durable. Returns whether a restart after the process' end would find all of it: everything up to
@@ -100,18 +106,27 @@ impl Shadow {
         let sequence = header.sequence;
         let body_bytes = header.body_bytes as usize;
         let has_room = body_bytes <= BODY_BYTES_MAX && sequence.0 - written.0 <= SLOTS;
-        if !has_room || self.whole.max(written).next() < sequence {
+        if self.is_lost || !has_room || self.whole.max(written).next() < sequence {
             return false;
         }
         let copied = if self.last.sequence == sequence { self.last } else { Copied { sequence, ..Copied::default() } };
         if copied.body_bytes < body_bytes {
-            let slot = slot_position(sequence);
-            self.mapping.store(collector.open_body_from(copied.body_bytes), slot + BLOCK_BYTES + copied.body_bytes);
-            let place = 1 - copied.header;
-            self.mapping.store(&header.encode(), slot + place * HEADER_STRIDE_BYTES);
-            self.last = Copied { sequence, body_bytes, header: place };
+            match self.store(collector, header, copied) {
+                Ok(()) => self.last = Copied { sequence, body_bytes, header: 1 - copied.header },
+                Err(error) => {
+                    tracing::warn!(%error, "what need not be durable waits for its write from now on, until a restart");
+                    self.is_lost = true;
+                }
+            }
         }
-        true
+        !self.is_lost
+    }
+
+    /// What the open group has gained since `copied`: first the entries, then the header that covers them.
+    fn store(&mut self, collector: &Collector, header: &GroupHeader, copied: Copied) -> Result<()> {
+        let slot = slot_position(header.sequence);
+        self.mapping.store(collector.open_body_from(copied.body_bytes), slot + BLOCK_BYTES + copied.body_bytes)?;
+        self.mapping.store(&header.encode(), slot + (1 - copied.header) * HEADER_STRIDE_BYTES)
     }
 }
 
@@ -272,6 +287,45 @@ mod tests {
         assert_eq!((place.found(2), place.found(2 + SLOTS)), (vec![], vec![1 + SLOTS as i64]));
     }
 
+    /// A filesystem that has failed has no page any more; a file that was cut says the same.
+    #[test]
+    fn where_the_file_has_gone_everything_waits_for_its_write() {
+        let mut place = Place::new();
+        place.begin(1);
+        place.add(100);
+        assert!(place.keep(0));
+        let file = File::open_blocking(shadow_path(place.directory.path(), 0), OpenMode::CREATE).unwrap();
+        file.set_len_blocking(0).unwrap();
+        place.add(100);
+        assert!(!place.keep(0));
+        place.seal(0);
+        file.set_len_blocking(FILE_BYTES as u64).unwrap();
+        place.begin(2);
+        place.add(100);
+        assert!(!place.keep(1), "nobody relies on it again");
+    }
+
+    /// What a tool has copied without its zeros has its blocks again before the first store, and nothing of the former life.
+    #[test]
+    fn a_file_that_is_there_is_written_anew() {
+        let mut place = Place::new();
+        place.begin(1);
+        place.add(100);
+        assert!(place.keep(0));
+        let path = shadow_path(place.directory.path(), 0);
+        let file = File::open_blocking(&path, OpenMode::CREATE).unwrap();
+        file.set_len_blocking(SLOT_BYTES as u64).unwrap();
+        file.set_len_blocking(FILE_BYTES as u64).unwrap();
+        let bytes_on_disk = |file: &File| {
+            file.sync_all_blocking().unwrap();
+            std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&path).unwrap()) * 512
+        };
+        assert!(bytes_on_disk(&file) < FILE_BYTES as u64);
+        let file = make_shadow_blocking(&path).unwrap();
+        assert!(bytes_on_disk(&file) >= FILE_BYTES as u64);
+        assert_eq!(place.found(1), Vec::<i64>::new());
+    }
+
     #[test]
     fn a_header_that_is_half_stored_leaves_the_one_before() {
         let mut place = Place::new();
@@ -282,7 +336,7 @@ mod tests {
         assert!(place.keep(0));
         assert_eq!(place.found(1), vec![0, 1]);
         let newest = slot_position(GroupSequence(1)) + place.shadow.last.header * HEADER_STRIDE_BYTES;
-        place.shadow.mapping.store(&[0xff; GROUP_HEADER_BYTES / 2], newest);
+        place.shadow.mapping.store(&[0xff; GROUP_HEADER_BYTES / 2], newest).unwrap();
         assert_eq!(place.found(1), vec![0]);
     }
 }

@@ -53,6 +53,9 @@ pub use self::moves::FutureDirectory;
 /// The directory of the metadata log.
 const METADATA_DIRECTORY: &str = "__cluster_metadata-0";
 
+/// What follows where a journal has no shadow.
+const WITHOUT_SHADOW: &str = "what need not be durable waits for its write";
+
 /// Threads that bring partitions up to date: mostly they wait for flushes.
 const THREADS: usize = 8;
 
@@ -90,7 +93,8 @@ pub struct RecoveredPartition {
 #[derive(Clone, Debug)]
 pub struct ShardStart {
     ring_file: RingFile,
-    shadow_file: File,
+    /// None where there was no room for it.
+    shadow_file: Option<File>,
     journal_id: Uuid,
     turn: CheckpointTurn,
     /// Whether journal and data directories take direct writes.
@@ -167,8 +171,10 @@ impl ShardStart {
     /// Begins the shard's journal and placement, on its thread. The partitions are registered next, before anything is appended.
     pub fn begin(&self) -> (Rc<Journal>, Rc<Placement>) {
         let journal = Journal::start(self.ring_file.clone(), self.journal_id, trace::journal_durability());
-        if let Ok(shadow) = Shadow::new(&self.shadow_file) {
-            journal.shadow_in(shadow);
+        match self.shadow_file.as_ref().map(Shadow::new) {
+            Some(Ok(shadow)) => journal.shadow_in(shadow),
+            Some(Err(error)) => tracing::warn!(%error, "{WITHOUT_SHADOW}"),
+            None => {}
         }
         let placement = Placement::start(journal.clone(), self.turn.clone(), self.direct);
         (journal, placement)
@@ -328,8 +334,12 @@ impl Recovery<'_> {
             directory.link_journals_blocking(set_id, options.journal_directory)?;
             forget_clean_shutdown_blocking(&directory.path)?;
         }
-        let shadow = |shard| make_shadow_blocking(&shadow_path(options.journal_directory, shard));
-        let shadows = (0..options.shards).map(shadow).collect::<Result<Vec<_>, _>>()?;
+        let shadow = |shard| {
+            // A full disk is no reason not to start.
+            let made = make_shadow_blocking(&shadow_path(options.journal_directory, shard));
+            made.inspect_err(|error| tracing::warn!(%error, "{WITHOUT_SHADOW}")).ok()
+        };
+        let shadows = (0..options.shards).map(shadow);
         let starts = turns.into_iter().zip(rings.into_iter().zip(shadows)).zip(journal_ids).zip(partitions);
         let next = |turn: CheckpointTurn| CheckpointTurn { number: turn.number + 1, slot: turn.slot.other(), ..turn };
         Ok(starts
