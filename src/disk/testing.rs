@@ -42,6 +42,17 @@ pub struct Memory {
     pub is_deleted: bool,
 }
 
+/// Whose entries are placed, where no checkpoint is made.
+pub struct Nobody;
+
+impl PlacementTarget for Nobody {
+    fn facts(&self) -> PartitionFacts {
+        unreachable!("no checkpoint here")
+    }
+    fn placed(&self, _: PlacedEnd) {}
+    fn failed(&self, _: &JournalError) {}
+}
+
 /// The directories of a broker, and what they must hold.
 pub struct World {
     pub parent: tempfile::TempDir,

@@ -2,7 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs;
-use std::path::Path;
+use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,6 +102,21 @@ impl World {
     }
 }
 
+/// Runs a test on a shard, with an empty log and a directory for the small files.
+fn with_world<T: Future<Output = ()>>(test: impl FnOnce(World, PathBuf) -> T + Send + 'static) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_owned();
+    rt::run(move || async move { test(World::default(), path).await });
+}
+
+/// The same with a controller that has started.
+fn with_controller<T: Future<Output = ()>>(test: impl FnOnce(World, Rc<Controller>) -> T + Send + 'static) {
+    with_world(|world, path| async move {
+        let controller = world.start(&path).await;
+        test(world, controller).await;
+    });
+}
+
 fn registration() -> Registration {
     Registration {
         node_id: 1,
@@ -132,10 +148,7 @@ fn quorum_state(parent: &Path) -> QuorumState {
 /// Three lives over one log: each begins a new epoch with a leader change, finds what the one before left, and raises the leader epochs.
 #[test]
 fn lives_follow_one_another() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().to_owned();
-    rt::run(move || async move {
-        let world = World::default();
+    with_world(|world, path| async move {
         for life in 1..=3 {
             let controller = world.start(&path).await;
             assert_eq!(quorum_state(&path), QuorumState::leading_alone(1, life, 0));
@@ -163,11 +176,7 @@ fn lives_follow_one_another() {
 /// What waits together is written together, and answered only when it is durable and published.
 #[test]
 fn requests_share_a_commit() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().to_owned();
-    rt::run(move || async move {
-        let world = World::default();
-        let controller = world.start(&path).await;
+    with_controller(|world, controller| async move {
         let mut tasks = Vec::new();
         for number in 0..20 {
             let (controller, world) = (Rc::clone(&controller), world.clone());
@@ -191,11 +200,7 @@ fn requests_share_a_commit() {
 /// A failed log: nothing of the request is seen, and nothing is taken any more.
 #[test]
 fn after_a_failure_nothing_is_taken() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().to_owned();
-    rt::run(move || async move {
-        let world = World::default();
-        let controller = world.start(&path).await;
+    with_controller(|world, controller| async move {
         world.is_broken.set(true);
         for _ in 0..2 {
             let refused = created(controller.handle(create("t")).await);
@@ -210,11 +215,7 @@ fn after_a_failure_nothing_is_taken() {
 /// Without room in the journal a request is refused, nothing of it is seen, and the next one finds everything as it was.
 #[test]
 fn what_finds_no_room_is_refused_and_may_be_asked_again() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().to_owned();
-    rt::run(move || async move {
-        let world = World::default();
-        let controller = world.start(&path).await;
+    with_controller(|world, controller| async move {
         world.has_no_room.set(true);
         for _ in 0..2 {
             let refused = created(controller.handle(create("t")).await);
@@ -230,11 +231,7 @@ fn what_finds_no_room_is_refused_and_may_be_asked_again() {
 /// On a full disk topics are not made, but deleted; with room they are made again.
 #[test]
 fn a_full_disk_takes_no_new_topics() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().to_owned();
-    rt::run(move || async move {
-        let world = World::default();
-        let controller = world.start(&path).await;
+    with_controller(|world, controller| async move {
         created(controller.handle(create("old")).await);
         world.is_full.set(true);
         let refused = created(controller.handle(create("new")).await);
@@ -253,10 +250,7 @@ fn a_full_disk_takes_no_new_topics() {
 /// A snapshot is taken at the threshold, stands for the log before it, and leaves only its predecessor.
 #[test]
 fn snapshots_stand_for_the_log() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().to_owned();
-    rt::run(move || async move {
-        let world = World::default();
+    with_world(|world, path| async move {
         let arguments = vec![("metadata.log.max.record.bytes.between.snapshots".to_owned(), "1".to_owned())];
         let config = Config::load(&Sources { arguments, ..Default::default() }).expect("a valid setting").config;
         let controller = world.try_start(&path, config).await.expect("starts");

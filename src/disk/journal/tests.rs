@@ -1,6 +1,7 @@
 //! The journal on a real ring file and a real shard: what is durable is in the file, in order; a full ring makes appenders wait in order; a failure is final.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::rc::Rc;
 
 use uuid::Uuid;
@@ -9,9 +10,8 @@ use super::replay::{ReplayStart, read_groups};
 use super::shadow::{ShadowContent, make_shadow_blocking, shadow_path};
 use super::*;
 use crate::cluster::TopicIdPartition;
-use crate::disk::checkpoint::PartitionFacts;
 use crate::disk::checkpoint::PlacedEnd;
-use crate::disk::placement::PlacementTarget;
+use crate::disk::testing::Nobody;
 use crate::rt;
 use crate::rt::file::{File, OpenMode};
 
@@ -19,16 +19,6 @@ const RING_BYTES: u64 = 1 << 20;
 const LIFE: Uuid = Uuid::from_u128(42);
 const PARTITION: TopicIdPartition = TopicIdPartition::new(Uuid::from_u128(9), 0);
 const NOTHING_PLACED: PlacedEnd = PlacedEnd { segment_base: 0, size_bytes: 0, end_offset: 0 };
-
-struct Nobody;
-
-impl PlacementTarget for Nobody {
-    fn facts(&self) -> PartitionFacts {
-        unreachable!("no checkpoint here")
-    }
-    fn placed(&self, _: PlacedEnd) {}
-    fn failed(&self, _: &JournalError) {}
-}
 
 fn new_ring(directory: &Path) -> RingFile {
     RingFile::create_blocking(&file::ring_path(directory, 0), RING_BYTES, true).unwrap()
@@ -38,6 +28,29 @@ fn start(ring: RingFile) -> Rc<Journal> {
     let journal = Journal::start(ring, LIFE, Durability::Dsync);
     journal.register(PARTITION, Rc::new(Nobody), Rc::from(Path::new("/nowhere")), NOTHING_PLACED);
     journal
+}
+
+/// A journal on a ring of its own.
+struct Place {
+    journal: Rc<Journal>,
+    ring: RingFile,
+    directory: PathBuf,
+}
+
+/// Runs a test on a shard that has a new journal and nothing else.
+fn with_journal<T: Future<Output = ()>>(test: impl FnOnce(Place) -> T + Send + 'static) {
+    rt::run(move || async move {
+        let directory = tempfile::tempdir().unwrap();
+        let ring = new_ring(directory.path());
+        test(Place { journal: start(ring.clone()), ring, directory: directory.path().into() }).await;
+    });
+}
+
+/// Gives the journal a shadow; where that is.
+fn shadow(journal: &Journal, directory: &Path) -> PathBuf {
+    let path = shadow_path(directory, 0);
+    journal.shadow_in(Shadow::new(&make_shadow_blocking(&path).unwrap()).unwrap());
+    path
 }
 
 /// The nth record: its offset is n, its place in the segment does not matter here.
@@ -64,9 +77,7 @@ fn replayed(ring: &RingFile, start: JournalStart) -> Vec<i64> {
 
 /// Offsets that a restart finds in ring and shadow.
 fn replayed_with(ring: &RingFile, shadow: &ShadowContent, start: JournalStart) -> Vec<i64> {
-    let file = ring.read_blocking().unwrap();
-    let start = ReplayStart { journal_id: LIFE, sequence: start.sequence, position: start.position };
-    let groups = read_groups(&file, shadow, start).unwrap();
+    let groups = read_groups(&ring.read_blocking().unwrap(), shadow, replay_start(start)).unwrap();
     let entries = groups.iter().flat_map(|group| group.entries().unwrap());
     entries
         .map(|(number, entry)| {
@@ -76,12 +87,13 @@ fn replayed_with(ring: &RingFile, shadow: &ShadowContent, start: JournalStart) -
         .collect()
 }
 
+fn replay_start(start: JournalStart) -> ReplayStart {
+    ReplayStart { journal_id: LIFE, sequence: start.sequence, position: start.position }
+}
+
 #[test]
 fn what_is_durable_is_in_the_ring_in_order() {
-    let directory = tempfile::tempdir().unwrap();
-    let ring = new_ring(directory.path());
-    rt::run(move || async move {
-        let journal = start(ring.clone());
+    with_journal(|Place { journal, ring, .. }| async move {
         let mut last = GroupSequence(0);
         for number in 0..50 {
             let bytes = payload(number, 100 + number as usize * 50);
@@ -100,10 +112,7 @@ fn what_is_durable_is_in_the_ring_in_order() {
 
 #[test]
 fn entries_that_arrive_during_a_write_share_the_next_group() {
-    let directory = tempfile::tempdir().unwrap();
-    let ring = new_ring(directory.path());
-    rt::run(move || async move {
-        let journal = start(ring);
+    with_journal(|Place { journal, .. }| async move {
         let mut tasks = Vec::new();
         for task in 0..32 {
             let journal = journal.clone();
@@ -126,10 +135,7 @@ fn entries_that_arrive_during_a_write_share_the_next_group() {
 
 #[test]
 fn a_group_that_is_not_full_is_not_written_beside_another() {
-    let directory = tempfile::tempdir().unwrap();
-    let ring = new_ring(directory.path());
-    rt::run(move || async move {
-        let journal = start(ring);
+    with_journal(|Place { journal, .. }| async move {
         let mut rounds_beside_a_write = 0;
         for round in 0..50 {
             let first = journal.append(&header(3 * round), &[&payload(3 * round, 200)]).unwrap();
@@ -151,10 +157,7 @@ fn a_group_that_is_not_full_is_not_written_beside_another() {
 
 #[test]
 fn listeners_hear_of_every_group_in_order_before_waiters_go_on() {
-    let directory = tempfile::tempdir().unwrap();
-    let ring = new_ring(directory.path());
-    rt::run(move || async move {
-        let journal = start(ring);
+    with_journal(|Place { journal, .. }| async move {
         let heard = Rc::new(RefCell::new(Vec::new()));
         let ear = heard.clone();
         journal.on_durable(Box::new(move |sequence| ear.borrow_mut().push(sequence)));
@@ -172,10 +175,7 @@ fn listeners_hear_of_every_group_in_order_before_waiters_go_on() {
 
 #[test]
 fn a_group_closes_at_its_limit_and_a_larger_entry_is_a_group_of_its_own() {
-    let directory = tempfile::tempdir().unwrap();
-    let ring = new_ring(directory.path());
-    rt::run(move || async move {
-        let journal = start(ring.clone());
+    with_journal(|Place { journal, ring, .. }| async move {
         let sizes = [300 << 10, 300 << 10, 50 << 10];
         let sequences: Vec<_> = sizes
             .iter()
@@ -195,10 +195,7 @@ fn a_group_closes_at_its_limit_and_a_larger_entry_is_a_group_of_its_own() {
 /// Many times the ring's size goes through it, each lap over the one before; what a crash would find is always what was not placed.
 #[test]
 fn many_laps_leave_only_what_is_needed() {
-    let directory = tempfile::tempdir().unwrap();
-    let ring = new_ring(directory.path());
-    rt::run(move || async move {
-        let journal = start(ring.clone());
+    with_journal(|Place { journal, ring, .. }| async move {
         let mut first_needed = 0;
         for number in 0..3000 {
             let bytes = payload(number, (number as usize * 7919) % 20_000);
@@ -220,10 +217,7 @@ fn many_laps_leave_only_what_is_needed() {
 
 #[test]
 fn a_full_ring_lets_appenders_in_again_in_the_order_in_which_they_came() {
-    let directory = tempfile::tempdir().unwrap();
-    let ring = new_ring(directory.path());
-    rt::run(move || async move {
-        let journal = start(ring);
+    with_journal(|Place { journal, .. }| async move {
         let mut number = 0;
         while journal.append(&header(number), &[&payload(number, 10_000)]).is_ok() {
             number += 1;
@@ -294,10 +288,7 @@ fn data_directories_share_the_ring() {
 
 #[test]
 fn upkeep_finds_room_in_a_ring_that_is_full_for_clients() {
-    let directory = tempfile::tempdir().unwrap();
-    let ring = new_ring(directory.path());
-    rt::run(move || async move {
-        let journal = start(ring);
+    with_journal(|Place { journal, .. }| async move {
         let mut number = 0;
         while journal.append(&header(number), &[&payload(number, 10_000)]).is_ok() {
             number += 1;
@@ -313,10 +304,7 @@ fn upkeep_finds_room_in_a_ring_that_is_full_for_clients() {
 
 #[test]
 fn a_payload_that_never_fits_is_refused_for_good() {
-    let directory = tempfile::tempdir().unwrap();
-    let ring = new_ring(directory.path());
-    rt::run(move || async move {
-        let journal = start(ring);
+    with_journal(|Place { journal, .. }| async move {
         let Err(JournalError::TooLarge { payload_bytes_max, .. }) = journal.append(&header(0), &[&[0; 2 << 20]]) else {
             panic!("it has no room in a ring of 1 MiB")
         };
@@ -352,10 +340,7 @@ fn a_failed_write_is_final() {
 /// Entries that only have to be written are acknowledged without a flush, count as durable after one, and hold nothing back that must be durable.
 #[test]
 fn weaker_entries_share_the_order_and_not_the_flushes() {
-    let directory = tempfile::tempdir().unwrap();
-    let ring = new_ring(directory.path());
-    rt::run(move || async move {
-        let journal = start(ring.clone());
+    with_journal(|Place { journal, ring, .. }| async move {
         for number in 0..5 {
             let written = journal.append_weak(&header(number), &[&payload(number, 500)]).unwrap();
             journal.wait_written(written.sequence).await.unwrap();
@@ -387,12 +372,8 @@ fn weaker_entries_share_the_order_and_not_the_flushes() {
 /// What need not be durable is there for a restart before its write has even begun, and with it all that lies before it; what comes from the shadow is not there twice.
 #[test]
 fn weaker_entries_survive_the_process_before_they_are_written() {
-    let directory = tempfile::tempdir().unwrap();
-    let ring = new_ring(directory.path());
-    rt::run(move || async move {
-        let journal = start(ring.clone());
-        let path = shadow_path(directory.path(), 0);
-        journal.shadow_in(Shadow::new(&make_shadow_blocking(&path).unwrap()).unwrap());
+    with_journal(|Place { journal, ring, directory }| async move {
+        let path = shadow(&journal, &directory);
         let found = || replayed_with(&ring, &ShadowContent::read_blocking(&path).unwrap(), journal.replay_start());
         let mut number = 0;
         let mut next = || {

@@ -532,17 +532,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::disk::checkpoint::PartitionFacts;
-
-    struct Nobody;
-
-    impl PlacementTarget for Nobody {
-        fn facts(&self) -> PartitionFacts {
-            unreachable!("no checkpoint here")
-        }
-        fn placed(&self, _: PlacedEnd) {}
-        fn failed(&self, _: &JournalError) {}
-    }
+    use crate::disk::testing::Nobody;
 
     const PLACED: PlacedEnd = PlacedEnd { segment_base: 0, size_bytes: 0, end_offset: 0 };
 
