@@ -61,19 +61,25 @@ pub fn read_groups(file: &Bytes, shadow: &ShadowContent, start: ReplayStart) -> 
     let mut position = start.position;
     let mut sequence = start.sequence;
     let mut next_entry = None;
+    // The last group, if it is from the shadow: whether that has all of it is known only by one that follows.
+    let mut maybe_a_part = None;
     // A group of which the shadow has only a part is the last one: the next does not begin with the entry that is expected.
     let follows = |group: &ReadGroup, next_entry: Option<u64>| {
         next_entry.is_none_or(|number| number == group.header.first_entry) || is_planted(Plant::NoSequence)
     };
-    while let Some(group) = next_group(file, start.journal_id, sequence, position)
-        .or_else(|| shadow.group(start.journal_id, sequence, if position == file.len() as u64 { RING_START } else { position }))
-        .filter(|group| follows(group, next_entry))
-    {
+    loop {
+        let in_ring = next_group(file, start.journal_id, sequence, position);
+        let is_in_ring = in_ring.is_some();
+        let place = if position == file.len() as u64 { RING_START } else { position };
+        let group = in_ring.or_else(|| shadow.group(start.journal_id, sequence, place));
+        let Some(group) = group.filter(|group| follows(group, next_entry)) else { break };
+        maybe_a_part = (!is_in_ring).then_some((sequence, position));
         position = group.position + group.header.ring_bytes();
         sequence = sequence.next();
         next_entry = Some(group.header.first_entry + u64::from(group.header.entry_count));
         groups.push(group);
     }
+    let (sequence, position) = maybe_a_part.unwrap_or((sequence, position));
     match witness_of(file, start.journal_id, sequence) {
         Some(witness_position) => Err(ReplayError::Lost { sequence, position, witness_position }),
         None => Ok(groups),

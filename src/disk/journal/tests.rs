@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use uuid::Uuid;
 
-use super::replay::{ReplayStart, read_groups};
+use super::replay::{ReplayError, ReplayStart, read_groups};
 use super::shadow::{ShadowContent, make_shadow_blocking, shadow_path};
 use super::*;
 use crate::cluster::TopicIdPartition;
@@ -399,5 +399,26 @@ fn weaker_entries_survive_the_process_before_they_are_written() {
         assert!(!journal.append_weak(&header(bulk), &[&payload(bulk, 100_000)]).unwrap().is_shadowed, "it counts when it is written");
         journal.wait_written(journal.last_sequence()).await.unwrap();
         assert_eq!((found(), replayed(&ring, journal.replay_start())), ((0..=bulk).collect(), (0..=bulk).collect()));
+    });
+}
+
+/// A group of which the shadow has the first part was durable, and the ring has lost it: that is damage like any other, not the end of what there is.
+#[test]
+fn a_durable_group_is_not_replaced_by_the_part_that_the_shadow_has() {
+    with_journal(|Place { journal, ring, directory }| async move {
+        let path = shadow(&journal, &directory);
+        let start = journal.replay_start();
+        assert!(journal.append_weak(&header(0), &[&payload(0, 500)]).unwrap().is_shadowed);
+        let mixed = journal.append(&header(1), &[&payload(1, 100_000)]).unwrap();
+        journal.wait_durable(mixed.sequence).await.unwrap();
+        let witness = journal.append(&header(2), &[&payload(2, 500)]).unwrap();
+        journal.wait_durable(witness.sequence).await.unwrap();
+        assert_eq!((mixed.sequence, witness.sequence), (GroupSequence(1), GroupSequence(2)));
+
+        let damaged = File::open_blocking(ring.file.path(), OpenMode::READ_WRITE).unwrap();
+        damaged.write_at_blocking(&[0xee; 512], start.position + 50_000, Durability::Dsync).unwrap();
+        let shadow = ShadowContent::read_blocking(&path).unwrap();
+        let read = read_groups(&ring.read_blocking().unwrap(), &shadow, replay_start(start));
+        assert!(matches!(read, Err(ReplayError::Lost { sequence: GroupSequence(1), .. })), "{read:?}");
     });
 }
