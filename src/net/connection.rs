@@ -123,14 +123,14 @@ async fn read_requests(
             Ok(None) => return Ended::ByClient,
             Err(ended) => return ended,
         };
-        if failure.borrow().is_some() {
-            return Ended::ByClient;
-        }
         let request_bytes = frame.len();
         // From here on it is not the client that is waited for.
         reader.activity.busy.set(reader.activity.busy.get() + 1);
         // The turn first and the memory then: a client that does not read its answers waits for its turn, and must not hold what others need meanwhile.
         wait_for_turn(pipeline, &frame, request_bytes, reader.limits).await;
+        if failure.borrow().is_some() {
+            return Ended::ByClient;
+        }
         let held = shard.request_memory().acquire(request_bytes).await;
         drop(arriving);
         stages.mark(Moment::Admitted);
@@ -185,13 +185,15 @@ async fn write_answers(stream: &Stream, pipeline: &Pipeline, activity: &Activity
                 finished.push(request_bytes);
             }
             activity.is_sending.set(true);
-            send_beside_work(pin!(batch.send(stream)), pipeline).await.map_err(Ended::Broken)?;
+            let sent = send_beside_work(pin!(batch.send(stream)), pipeline).await;
             activity.is_sending.set(false);
             activity.last.set(Instant::now());
+            // Also where they did not arrive: the reading half may be waiting until nothing is owed any more.
             for request_bytes in finished {
                 activity.busy.set(activity.busy.get() - 1);
                 pipeline.sent(request_bytes);
             }
+            sent.map_err(Ended::Broken)?;
             if let Some(reason) = close.take() {
                 return Err(Ended::Refused(reason));
             }

@@ -21,6 +21,7 @@ pub const CASES: &[OwnBrokerCase] = own_broker_cases![
     a_listener_has_a_bound_of_its_own,
     idle_connections_are_closed,
     a_client_that_left_while_it_waited_gives_its_place_back,
+    a_client_that_left_within_an_answer_gives_its_place_back,
     clients_that_do_not_read_hold_no_memory_of_others,
     a_frame_that_is_not_completed_ends_its_connection,
     a_frame_that_waits_behind_another_is_not_late,
@@ -133,6 +134,22 @@ fn a_client_that_left_while_it_waited_gives_its_place_back() {
     waiting.send(11, &parked).expect("the connection lives");
     waiting.assert_silent(A_WHILE);
     drop(waiting);
+    let (mut next, asked) = ask(broker.address());
+    next.receive::<ApiVersionsRequest>(0, asked).expect("an answer: the place is free");
+}
+
+/// Requests that wait for their turn behind an answer end with it, though it never arrived.
+fn a_client_that_left_within_an_answer_gives_its_place_back() {
+    let broker = Broker::start(BrokerOptions::default().set("max.connections", 2).set("connection.move.enable", false));
+    let mut other = Connection::to(&broker);
+    make_large_topic(&mut other);
+    let (mut lazy, _) = lazy_client(&broker);
+    let records = Batch::of(vec![record("key", "value")]).encode();
+    let mut behind = frame_of(9, 1_001, None, &produce_request("queued", 0, -1, records));
+    behind.extend(frame_of(0, 1_002, None, &ApiVersionsRequest::default()));
+    lazy.send_bytes(&behind);
+    wait::until("the first of them to be taken", wait::PATIENCE, || (other.end_offset("queued", 0) == 1).then_some(()));
+    drop(lazy);
     let (mut next, asked) = ask(broker.address());
     next.receive::<ApiVersionsRequest>(0, asked).expect("an answer: the place is free");
 }
