@@ -135,6 +135,11 @@ pub struct Request {
 }
 
 impl Request {
+    /// Whether the answer may have to wait for what other clients do: for their records, or for all members of a group.
+    pub fn waits_for_others(&self) -> bool {
+        matches!(self.context.api_key, ApiKey::Fetch | ApiKey::JoinGroup | ApiKey::SyncGroup)
+    }
+
     /// Works out the answer.
     pub async fn answer(self) -> Answer {
         answer::answer(self).await

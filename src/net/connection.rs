@@ -37,6 +37,9 @@ const READ_BYTES_MAX: usize = 16 * 1024;
 /// What the kernel reads in one piece when it reads ahead is no smaller, as a rule.
 const READ_AHEAD_STRETCH_BYTES: usize = 64 * 1024;
 
+/// A request of no more than this that waits for other clients does so without a part of the memory for requests: they may need it to come in at all.
+const WAITING_BYTES_MAX: usize = 64 * 1024;
+
 /// Why a connection ended.
 #[derive(Debug)]
 pub enum Ended {
@@ -148,6 +151,7 @@ async fn read_requests(
                 pipeline.push(Box::pin(answer), request_bytes);
             }
             Ok(Begun::Alone(request)) => {
+                let held = Some(held).filter(|_| !request.waits_for_others() || request_bytes > WAITING_BYTES_MAX);
                 pipeline.drained().await;
                 // Boxed: an idle connection does not hold room for the largest of all handlers.
                 let answer = Box::pin(request.answer()).await;

@@ -213,7 +213,7 @@ impl Shard {
         settings
     }
 
-    /// Room for the bytes of a request that is there, until it is answered: half of what requests may hold (`shard.queued.bytes.max`, `queued.max.request.bytes`).
+    /// Room for the bytes of a request that is there, until it is answered or waits for other clients: half of what requests may hold (`shard.queued.bytes.max`, `queued.max.request.bytes`).
     pub fn request_memory(&self) -> &Budget {
         &self.request_memory
     }

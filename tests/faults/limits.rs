@@ -23,6 +23,7 @@ pub const CASES: &[OwnBrokerCase] = own_broker_cases![
     a_client_that_left_while_it_waited_gives_its_place_back,
     a_client_that_left_within_an_answer_gives_its_place_back,
     clients_that_do_not_read_hold_no_memory_of_others,
+    clients_that_wait_for_others_do_not_keep_them_out,
     a_frame_that_is_not_completed_ends_its_connection,
     a_frame_that_waits_behind_another_is_not_late,
     bytes_under_way_are_bounded,
@@ -185,6 +186,27 @@ fn clients_that_do_not_read_hold_no_memory_of_others() {
     }
     for connection in &mut deaf {
         wait::until("an unread connection to end", wait::PATIENCE, || connection.send(11, &wanted).is_err().then_some(()));
+    }
+}
+
+/// Parked requests, together larger than all that requests may hold: whoever could bring what they wait for still comes in.
+fn clients_that_wait_for_others_do_not_keep_them_out() {
+    let options = BrokerOptions { arguments: vec!["--shards".into(), "1".into()], ..BrokerOptions::default() };
+    let broker = Broker::start(options.set("shard.queued.bytes.max", 1 << 20));
+    let mut producing = Connection::to(&broker);
+    producing.create_topic("waiting", 1);
+    let parked = FetchRequest { max_wait_ms: i32::MAX, rack_id: "r".repeat(32_000).into(), ..fetch_request(&[("waiting", 0, 0)]) };
+    let mut waiting: Vec<(Connection, i32)> = (0..40)
+        .map(|_| {
+            let mut connection = Connection::to(&broker);
+            let asked = connection.send(11, &parked).expect("the connection lives");
+            (connection, asked)
+        })
+        .collect();
+    waiting[39].0.assert_silent(A_WHILE);
+    producing.append("waiting", 0, vec![record("k", "v")]);
+    for (connection, asked) in &mut waiting {
+        connection.receive::<FetchRequest>(11, *asked).expect("an answer when there are records");
     }
 }
 

@@ -41,7 +41,8 @@ pub(super) const ROWS: &[Setting] = settings! {
 
     /// Bytes of requests that all connections of one shard may hold together, unless `queued.max.request.bytes` says
     /// less: half of it those that are there and not answered yet, half of it those of more than 256 KiB that are still
-    /// arriving. Beyond, requests wait to be read until others are answered.
+    /// arriving. Beyond, requests wait to be read until others are answered. Those of no more than 64 KiB that wait
+    /// for other clients (a fetch at the end, a member for its group) do not count meanwhile.
     "shard.queued.bytes.max": Long = "134217728", AtLeast(MIB), ReadOnly, Works;
 
     /// Memory of one shard for recently written records, from which consumers at the tail are served.
