@@ -72,11 +72,11 @@ impl Connections {
     /// Counts one more, unless there are too many of its address.
     fn opened(&self, address: IpAddr, limits: &Limits) -> bool {
         let mut by_address = self.by_address.borrow_mut();
-        let count = by_address.entry(address).or_insert(0);
-        if *count >= limits.per_address_max(address) {
+        let count = by_address.get(&address).copied().unwrap_or(0);
+        if count >= limits.per_address_max(address) {
             return false;
         }
-        *count += 1;
+        by_address.insert(address, count + 1);
         *self.by_listener.borrow_mut().entry(limits.listener_index).or_insert(0) += 1;
         self.total.set(self.total.get() + 1);
         true

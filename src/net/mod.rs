@@ -27,6 +27,9 @@ use crate::shard::{ClientHandler, Served, Shard};
 /// How often the connections of a shard are looked through for idle and stuck ones.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Connections that are looked at before others have a turn: a look may be a system call.
+const REAPED_AT_ONCE: usize = 256;
+
 /// A client that has been silent for so long, and waits for an answer, is looked at: nobody reads its socket meanwhile, so nobody would notice that it has gone.
 const DEPARTURE_LOOK: Duration = Duration::from_secs(2);
 
@@ -124,17 +127,15 @@ impl Net {
             rt::sleep(REAP_INTERVAL).await;
             self.client_errors.next_second();
             let (now, limits) = (Instant::now(), self.limits());
-            for (_, open) in self.open.borrow().iter() {
-                let is_busy = open.activity.busy.get() > 0;
-                let stuck = open.activity.frame_since.get().is_some_and(|since| now.duration_since(since) > limits.frame_time_max);
-                // Who is sent an answer and does not read it has requests under way, and is waited for all the same.
-                let is_waited_for = !is_busy || open.activity.is_sending.get();
-                let idle = is_waited_for && now.duration_since(open.activity.last.get().max(open.stream.last_room())) > limits.idle_max;
-                if stuck || idle {
-                    let _already_gone = open.stream.shutdown(Shutdown::Both);
-                } else if is_busy && now.duration_since(open.activity.last.get()) > DEPARTURE_LOOK && open.stream.is_left_by_peer() {
-                    open.context.departure.announce();
+            let mut next = 0;
+            while next < self.open.borrow().capacity() {
+                for place in next..next + REAPED_AT_ONCE {
+                    if let Some(open) = self.open.borrow().get(place) {
+                        open.end_if_idle_or_stuck(now, &limits);
+                    }
                 }
+                next += REAPED_AT_ONCE;
+                rt::yield_now().await;
             }
         }
     }
@@ -184,6 +185,21 @@ impl ClientHandler for Rc<Net> {
     fn stop(&self) -> Pin<Box<dyn Future<Output = ()>>> {
         let net = Rc::clone(self);
         Box::pin(async move { net.let_go().await })
+    }
+}
+
+impl Open {
+    fn end_if_idle_or_stuck(&self, now: Instant, limits: &Limits) {
+        let is_busy = self.activity.busy.get() > 0;
+        let stuck = self.activity.frame_since.get().is_some_and(|since| now.duration_since(since) > limits.frame_time_max);
+        // Who is sent an answer and does not read it has requests under way, and is waited for all the same.
+        let is_waited_for = !is_busy || self.activity.is_sending.get();
+        let idle = is_waited_for && now.duration_since(self.activity.last.get().max(self.stream.last_room())) > limits.idle_max;
+        if stuck || idle {
+            let _already_gone = self.stream.shutdown(Shutdown::Both);
+        } else if is_busy && now.duration_since(self.activity.last.get()) > DEPARTURE_LOOK && self.stream.is_left_by_peer() {
+            self.context.departure.announce();
+        }
     }
 }
 
