@@ -5,14 +5,18 @@ use super::{
     api_versions, configs, describe_cluster, fetch, find_coordinator, groups, log_dirs, metadata, offsets, older_versions, reassignments,
     sasl, topics, transactions,
 };
+use crate::rt;
 use crate::wire::{ApiKey, Message, Request as WireRequest};
+
+/// A body of this size is decoded in a few hundred microseconds at most.
+const DECODED_HERE_BYTES_MAX: usize = 64 << 10;
 
 /// Decodes the body, calls the handler, encodes what it says.
 pub async fn answer(request: Request) -> Answer {
     use ApiKey::*;
     match request.context.api_key {
         ApiVersions => api_versions::answer(request),
-        Fetch => match decode(request) {
+        Fetch => match decode(request).await {
             Ok((context, body)) => fetch::handle(&context, body).await,
             Err(reason) => Answer::Close(reason),
         },
@@ -22,7 +26,7 @@ pub async fn answer(request: Request) -> Answer {
         ListOffsets => with(request, offsets::list_offsets).await,
         OffsetForLeaderEpoch => with(request, offsets::offset_for_leader_epoch).await,
         DeleteRecords => with(request, offsets::delete_records).await,
-        DescribeProducers => match decode(request) {
+        DescribeProducers => match decode(request).await {
             Ok((context, body)) => offsets::describe_producers(&context, body).await,
             Err(reason) => Answer::Close(reason),
         },
@@ -81,8 +85,11 @@ pub async fn answer(request: Request) -> Answer {
     }
 }
 
-async fn with<R: WireRequest>(request: Request, handler: impl AsyncFnOnce(&RequestContext, R, i16) -> R::Response) -> Answer {
-    match decode::<R>(request) {
+async fn with<R: WireRequest + Send + 'static>(
+    request: Request,
+    handler: impl AsyncFnOnce(&RequestContext, R, i16) -> R::Response,
+) -> Answer {
+    match decode::<R>(request).await {
         Ok((context, body)) => {
             let response = handler(&context, body, context.api_version).await;
             Response::answer(context.api_key, context.api_version, context.correlation_id, &response, Default::default())
@@ -91,10 +98,17 @@ async fn with<R: WireRequest>(request: Request, handler: impl AsyncFnOnce(&Reque
     }
 }
 
-fn decode<R: Message>(mut request: Request) -> Result<(RequestContext, R), CloseReason> {
-    let RequestContext { api_key, api_version, .. } = request.context;
-    match R::decode(&mut request.body, api_version) {
-        Ok(body) => Ok((request.context, body)),
+/// A large body is decoded aside: one full of small things takes this core tens of milliseconds.
+async fn decode<R: Message + Send + 'static>(request: Request) -> Result<(RequestContext, R), CloseReason> {
+    let Request { context, mut body } = request;
+    let RequestContext { api_key, api_version, .. } = context;
+    let decoded = if body.remaining() > DECODED_HERE_BYTES_MAX {
+        rt::blocking(move || R::decode(&mut body, api_version)).await
+    } else {
+        R::decode(&mut body, api_version)
+    };
+    match decoded {
+        Ok(body) => Ok((context, body)),
         Err(error) => Err(CloseReason::Malformed(format!("{} version {api_version}: {error}", api_key.name()))),
     }
 }

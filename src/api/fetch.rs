@@ -11,7 +11,7 @@ use super::fetch_session::{FINAL_EPOCH, FetchContext, NamedPartition, PartitionO
 use super::{Answer, Departure, RequestContext, Response};
 use crate::cluster::TopicIdPartition;
 use crate::partition::{FileRange, Piece};
-use crate::rt::{self, ShardId};
+use crate::rt::{self, Pause, ShardId};
 use crate::shard::Call;
 use crate::shard::message::{ReadItem, ReadResult, Reply, Request as ShardRequest, WatchItem};
 use crate::wire::messages::fetch_response::{
@@ -34,7 +34,7 @@ pub async fn handle(context: &RequestContext, request: FetchRequest) -> Answer {
             return respond(context, &response, SmallVec::new());
         }
     };
-    let fetch = Fetch::new(context, &request, &session);
+    let fetch = Fetch::new(context, &request, &session).await;
     if request.session_epoch == FINAL_EPOCH {
         fetch.by_owner().iter().for_each(|(owner, _)| context.connection.traffic.note(*owner));
     } else {
@@ -61,13 +61,19 @@ struct Fetch<'a> {
 }
 
 impl<'a> Fetch<'a> {
-    fn new(context: &'a RequestContext, request: &FetchRequest, session: &FetchContext) -> Fetch<'a> {
+    async fn new(context: &'a RequestContext, request: &FetchRequest, session: &FetchContext) -> Fetch<'a> {
         let replica_id = if context.api_version >= 15 { request.replica_state.replica_id } else { request.replica_id };
         let read_committed = request.isolation_level == READ_COMMITTED;
         let max_bytes = request.max_bytes.clamp(0, context.shard.config().fetch_max_bytes()) as usize;
+        let mut targets = Vec::with_capacity(session.partitions.len());
+        let mut pause = Pause::default();
+        for wanted in &session.partitions {
+            pause.step().await;
+            targets.push(target(context, wanted, replica_id, read_committed));
+        }
         Fetch {
             context,
-            targets: session.partitions.iter().map(|wanted| target(context, wanted, replica_id, read_committed)).collect(),
+            targets,
             max_bytes,
             min_bytes: (request.min_bytes.max(0) as usize).min(max_bytes),
             max_wait: Duration::from_millis(request.max_wait_ms.max(0) as u64),

@@ -10,28 +10,20 @@ use super::RequestContext;
 use crate::cluster::{METADATA_PARTITION, TopicIdPartition};
 use crate::disk::directories::DataDirectory;
 use crate::log::file_names::is_movable;
-use crate::rt::{self, ShardId};
+use crate::rt::{self, Pause, ShardId};
 use crate::shard::message::{ReplicaSize, Reply, Request};
 use crate::wire::messages::alter_replica_log_dirs_response::{AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult};
+use crate::wire::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use crate::wire::messages::describe_log_dirs_response::{DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic};
 use crate::wire::messages::{AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, DescribeLogDirsRequest, DescribeLogDirsResponse};
 use crate::wire::{ErrorCode, Str};
 
-/// Partitions that are looked at before others run.
-const STEPS_PER_SLICE: usize = 256;
-
 /// Every partition (topics null) or those that are named; partitions that do not exist are left out, as Kafka does.
 pub async fn describe_log_dirs(context: &RequestContext, request: DescribeLogDirsRequest, _version: i16) -> DescribeLogDirsResponse {
-    let only = request.topics.as_ref().map(|topics| {
-        let image = context.shard.image();
-        let mut keys = Vec::new();
-        for topic in topics {
-            if let Some(found) = image.topic(&topic.topic) {
-                keys.extend(topic.partitions.iter().map(|partition| TopicIdPartition { topic_id: found.id, partition: *partition }));
-            }
-        }
-        keys
-    });
+    let only = match &request.topics {
+        Some(topics) => Some(existing(context, topics).await),
+        None => None,
+    };
     let calls: Vec<_> =
         (0..context.shard.shards()).map(|shard| context.shard.call(ShardId(shard), Request::Sizes { only: only.clone() })).collect();
     let mut sizes = Vec::new();
@@ -46,7 +38,7 @@ pub async fn describe_log_dirs(context: &RequestContext, request: DescribeLogDir
         results.push(DescribeLogDirsResult {
             error_code: ErrorCode::None.code(),
             log_dir: Str::from(absolute(&directory.path).display().to_string()),
-            topics: by_topic(context, sizes.iter().filter(|size| size.directory_id == directory.id)),
+            topics: by_topic(context, sizes.iter().filter(|size| size.directory_id == directory.id)).await,
             total_bytes,
             usable_bytes,
             ..Default::default()
@@ -55,10 +47,29 @@ pub async fn describe_log_dirs(context: &RequestContext, request: DescribeLogDir
     DescribeLogDirsResponse { results, ..Default::default() }
 }
 
-fn by_topic<'sizes>(context: &RequestContext, sizes: impl Iterator<Item = &'sizes ReplicaSize>) -> Vec<DescribeLogDirsTopic> {
+async fn existing(context: &RequestContext, topics: &[DescribableLogDirTopic]) -> Vec<TopicIdPartition> {
     let image = context.shard.image();
+    let mut pause = Pause::default();
+    let mut keys = Vec::new();
+    for topic in topics {
+        pause.step().await;
+        let Some(found) = image.topic(&topic.topic) else { continue };
+        for partition in topic.partitions.iter().copied() {
+            pause.step().await;
+            if found.partition(partition).is_some() {
+                keys.push(TopicIdPartition { topic_id: found.id, partition });
+            }
+        }
+    }
+    keys
+}
+
+async fn by_topic<'sizes>(context: &RequestContext, sizes: impl Iterator<Item = &'sizes ReplicaSize>) -> Vec<DescribeLogDirsTopic> {
+    let image = context.shard.image();
+    let mut pause = Pause::default();
     let mut topics: HashMap<Str, Vec<DescribeLogDirsPartition>> = HashMap::new();
     for size in sizes {
+        pause.step().await;
         let Some(topic) = image.topic_by_id(&size.partition.topic_id) else { continue };
         debug_assert!(size.partition != METADATA_PARTITION, "the metadata log is not a topic");
         let partition = DescribeLogDirsPartition {
@@ -170,21 +181,6 @@ async fn look_at(context: &RequestContext, request: &AlterReplicaLogDirsRequest)
 fn answer(answered: &mut BTreeMap<Str, Vec<AlterReplicaLogDirPartitionResult>>, (topic, partition_index): Wish, error: ErrorCode) {
     let result = AlterReplicaLogDirPartitionResult { partition_index, error_code: error.code(), ..Default::default() };
     answered.entry(topic).or_default().push(result);
-}
-
-/// Lets others run now and then.
-#[derive(Default)]
-struct Pause {
-    steps: usize,
-}
-
-impl Pause {
-    async fn step(&mut self) {
-        self.steps += 1;
-        if self.steps.is_multiple_of(STEPS_PER_SLICE) {
-            rt::yield_now().await;
-        }
-    }
 }
 
 /// The path as Kafka tells it and compares it.

@@ -8,8 +8,9 @@ use hashbrown::HashSet;
 use super::{Answer, RequestContext, Response};
 use crate::cluster::{TopicIdPartition, is_internal_topic};
 use crate::log::ProducerView;
-use crate::rt::{self, ShardId};
+use crate::rt::{self, Pause, ShardId};
 use crate::shard::message::{EpochEndItem, OffsetAnswer, OffsetItem, Reply, Request};
+use crate::wire::ErrorCode;
 use crate::wire::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
 use crate::wire::messages::describe_producers_request::TopicRequest;
 use crate::wire::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
@@ -19,7 +20,6 @@ use crate::wire::messages::{
     DeleteRecordsRequest, DeleteRecordsResponse, DescribeProducersRequest, DescribeProducersResponse, ListOffsetsRequest,
     ListOffsetsResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
 };
-use crate::wire::{ErrorCode, Str};
 
 /// `isolation.level` of consumers that want committed data only.
 const READ_COMMITTED: i8 = 1;
@@ -33,16 +33,21 @@ const SPECIAL_TIMESTAMPS: [(i64, i16); 6] = [(-1, 1), (-2, 1), (-3, 7), (-4, 8),
 /// ListOffsets: special values, or the first record at or after a time.
 pub async fn list_offsets(context: &RequestContext, request: ListOffsetsRequest, version: i16) -> ListOffsetsResponse {
     let read_committed = request.isolation_level == READ_COMMITTED;
-    let mut named = HashSet::new();
-    let twice: HashSet<(Str, i32)> = request
-        .topics
-        .iter()
-        .flat_map(|topic| topic.partitions.iter().map(|partition| (topic.name.clone(), partition.partition_index)))
-        .filter(|name| !named.insert(name.clone()))
-        .collect();
+    let mut pause = Pause::default();
+    let (mut named, mut twice) = (HashSet::new(), HashSet::new());
+    for topic in &request.topics {
+        for partition in &topic.partitions {
+            pause.step().await;
+            let name = (topic.name.clone(), partition.partition_index);
+            if !named.insert(name.clone()) {
+                twice.insert(name);
+            }
+        }
+    }
     let mut wanted = Vec::new();
     for topic in &request.topics {
         for partition in &topic.partitions {
+            pause.step().await;
             let item = if twice.contains(&(topic.name.clone(), partition.partition_index)) {
                 Err(ErrorCode::InvalidRequest)
             } else if !knows_timestamp(partition.timestamp, version) {
@@ -74,6 +79,7 @@ pub async fn list_offsets(context: &RequestContext, request: ListOffsetsRequest,
     for topic in request.topics {
         let mut result = ListOffsetsTopicResponse { name: topic.name, ..Default::default() };
         for partition in topic.partitions {
+            pause.step().await;
             let answer = answers.next().expect("one answer for each partition");
             result.partitions.push(listed_offset(partition.partition_index, answer, version));
         }
@@ -107,8 +113,10 @@ pub async fn offset_for_leader_epoch(
     _version: i16,
 ) -> OffsetForLeaderEpochResponse {
     let mut wanted = Vec::new();
+    let mut pause = Pause::default();
     for topic in &request.topics {
         for partition in &topic.partitions {
+            pause.step().await;
             wanted.push(resolve(context, &topic.topic, partition.partition).map(|key| EpochEndItem {
                 partition: key,
                 leader_epoch: partition.leader_epoch,
@@ -132,6 +140,7 @@ pub async fn offset_for_leader_epoch(
     for topic in request.topics {
         let mut result = OffsetForLeaderTopicResult { topic: topic.topic, ..Default::default() };
         for partition in topic.partitions {
+            pause.step().await;
             let mut end = EpochEndOffset { partition: partition.partition, ..Default::default() };
             match answers.next().expect("one answer for each partition") {
                 Ok((leader_epoch, end_offset)) => (end.leader_epoch, end.end_offset) = (leader_epoch, end_offset),
@@ -278,7 +287,9 @@ async fn gather<Item: Clone, Answer>(
 ) -> Vec<Result<Answer, ErrorCode>> {
     let mut by_owner: HashMap<u16, Vec<usize>> = HashMap::new();
     let mut results: Vec<Option<Result<Answer, ErrorCode>>> = Vec::with_capacity(wanted.len());
+    let mut pause = Pause::default();
     for (place, item) in wanted.iter().enumerate() {
+        pause.step().await;
         match item {
             Ok(item) => {
                 by_owner.entry(context.shard.owner(&key(item)).0).or_default().push(place);

@@ -3,16 +3,13 @@
 use super::RequestContext;
 use crate::cluster::decide::Refusal;
 use crate::cluster::decide::reassignments::reassign;
-use crate::rt;
+use crate::rt::Pause;
 use crate::wire::messages::alter_partition_reassignments_response::{ReassignablePartitionResponse, ReassignableTopicResponse};
 use crate::wire::messages::{
     AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, ListPartitionReassignmentsRequest,
     ListPartitionReassignmentsResponse,
 };
 use crate::wire::{ErrorCode, Str};
-
-/// Partitions that are looked at before others run.
-const PARTITIONS_PER_SLICE: usize = 256;
 
 /// Each partition gets a code of its own.
 pub async fn alter_partition_reassignments(
@@ -23,16 +20,13 @@ pub async fn alter_partition_reassignments(
     let may_change_factor = request.allow_replication_factor_change;
     let image = context.shard.image();
     let mut responses = Vec::with_capacity(request.topics.len());
-    let mut looked_at: usize = 0;
+    let mut pause = Pause::default();
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for wanted in topic.partitions {
             let outcome = reassign(&image, &topic.name, wanted.partition_index, wanted.replicas.as_deref(), may_change_factor);
             partitions.push(partition_response(wanted.partition_index, outcome));
-            looked_at += 1;
-            if looked_at.is_multiple_of(PARTITIONS_PER_SLICE) {
-                rt::yield_now().await;
-            }
+            pause.step().await;
         }
         responses.push(ReassignableTopicResponse { name: topic.name, partitions, ..Default::default() });
     }

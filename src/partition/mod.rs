@@ -32,6 +32,8 @@ use std::path::Path;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::cluster::TopicIdPartition;
 use crate::disk::checkpoint::{PartitionFacts, PartitionHome, PlacedEnd};
 use crate::disk::journal::JournalError;
@@ -138,6 +140,11 @@ impl Partition {
     /// The data directory that it lies in, and its name there.
     pub fn home(&self) -> PartitionHome {
         self.site.borrow().home.clone()
+    }
+
+    /// The data directory alone.
+    pub fn directory_id(&self) -> Uuid {
+        self.site.borrow().home.directory_id
     }
 
     /// Whether there is room in that directory for more than what it must take.

@@ -245,7 +245,7 @@ impl Partitions {
         if !is_stopped || partition.disk().has_failed() || self.disk_of(target.id, &path).has_failed() {
             return Err(MoveRefusal::Storage);
         }
-        if partition.home().directory_id == target.id {
+        if partition.directory_id() == target.id {
             return Ok(());
         }
         self.begin_move(partition, FutureDirectory { directory_id: target.id, path }).await

@@ -19,6 +19,7 @@ pub mod mapping;
 pub mod mesh;
 pub mod net;
 mod panic;
+mod pause;
 pub mod plant;
 pub mod preflight;
 mod reactor;
@@ -36,6 +37,7 @@ mod tests;
 
 pub use blocking::blocking;
 pub use cores::{allowed_cores, random_bytes, random_uuid};
+pub use pause::Pause;
 
 pub use start::{Options, Shards, StartError, run, start};
 pub use time::{Elapsed, Sleep, sleep, sleep_until, timeout, wall_clock_ms};

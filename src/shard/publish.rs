@@ -90,7 +90,7 @@ impl Shard {
         }
         let mut counts = vec![0usize; self.directories.len()];
         for partition in self.partitions.all() {
-            if let Some(index) = self.directories.iter().position(|directory| directory.id == partition.home().directory_id) {
+            if let Some(index) = self.directories.iter().position(|directory| directory.id == partition.directory_id()) {
                 counts[index] += 1;
             }
         }

@@ -8,7 +8,7 @@ use crate::cluster::{METADATA_PARTITION, TopicIdPartition};
 use crate::disk::directories::DataDirectory;
 use crate::log::ProducerView;
 use crate::partition::{FetchWaiter, Isolation, MoveRefusal, OffsetTarget, Partition, ReadRequest, Refusal};
-use crate::rt;
+use crate::rt::Pause;
 use crate::wire::ErrorCode;
 
 /// Partitions that are planned between two looks at what else the shard has to do.
@@ -19,7 +19,7 @@ impl Shard {
     pub(super) async fn serve(self: &Rc<Shard>, request: Request) -> Reply {
         match request {
             Request::Append(append) => Reply::Append(self.append(append).await),
-            Request::Guards { items } => Reply::Guards(items.iter().map(|item| self.guard(item)).collect()),
+            Request::Guards { items } => Reply::Guards(in_turns(items, |item| self.guard(&item)).await),
             Request::WriteMarkers(markers) => Reply::Markers(self.write_markers(&markers).await),
             Request::Read { items, max_bytes } => Reply::Read(self.read(items, max_bytes).await),
             Request::Watch { items, missing_bytes } => {
@@ -27,10 +27,10 @@ impl Shard {
                 Reply::Done
             }
             Request::Offsets { items } => Reply::Offsets(self.offsets(items).await),
-            Request::EpochEnds { items } => Reply::EpochEnds(items.iter().map(|item| self.epoch_end(item)).collect()),
+            Request::EpochEnds { items } => Reply::EpochEnds(in_turns(items, |item| self.epoch_end(&item)).await),
             Request::DeleteRecords { items } => Reply::Deleted(self.delete_records(items).await),
             Request::Producers { items } => Reply::Producers(self.producers(items).await),
-            Request::Sizes { only } => Reply::Sizes(self.sizes(only)),
+            Request::Sizes { only } => Reply::Sizes(self.sizes(only).await),
             Request::MoveReplicas { items, directory } => Reply::MovesBegun(self.move_replicas(items, &directory).await),
             Request::Group(request) => Reply::Group(self.groups.handle(request).await),
             Request::Transaction(request) => Reply::Transaction(self.transactions.handle(request).await),
@@ -58,10 +58,9 @@ impl Shard {
         let mut left = max_bytes;
         let mut nothing_yet = true;
         let mut results = Vec::with_capacity(items.len());
-        for (index, item) in items.into_iter().enumerate() {
-            if index % PLANS_AT_ONCE == PLANS_AT_ONCE - 1 {
-                rt::yield_now().await;
-            }
+        let mut pause = Pause::every(PLANS_AT_ONCE);
+        for item in items {
+            pause.step().await;
             let result = self.read_one(&item, left, nothing_yet).await;
             let bytes = result.bytes();
             left = left.saturating_sub(bytes);
@@ -114,7 +113,9 @@ impl Shard {
 
     async fn offsets(&self, items: Vec<OffsetItem>) -> Vec<Result<OffsetAnswer, ErrorCode>> {
         let mut answers = Vec::with_capacity(items.len());
+        let mut pause = Pause::default();
         for item in items {
+            pause.step().await;
             answers.push(self.offset(&item).await.map_err(|refusal| refusal.error_code()));
         }
         answers
@@ -155,17 +156,16 @@ impl Shard {
         answers
     }
 
-    fn sizes(&self, only: Option<Vec<TopicIdPartition>>) -> Vec<ReplicaSize> {
-        let partitions = match only {
-            Some(keys) => keys.iter().filter_map(|key| self.partitions.get(key)).collect(),
-            None => self.partitions.all(),
-        };
-        let topics = partitions.iter().filter(|partition| partition.id() != METADATA_PARTITION);
+    async fn sizes(&self, only: Option<Vec<TopicIdPartition>>) -> Vec<ReplicaSize> {
+        let keys = only.unwrap_or_else(|| self.partitions.all().iter().map(|partition| partition.id()).collect());
         let mut sizes = Vec::new();
-        for partition in topics {
+        let mut pause = Pause::default();
+        for key in keys.into_iter().filter(|key| *key != METADATA_PARTITION) {
+            pause.step().await;
+            let Some(partition) = self.partitions.get(&key) else { continue };
             let here = ReplicaSize {
                 partition: partition.id(),
-                directory_id: partition.home().directory_id,
+                directory_id: partition.directory_id(),
                 size_bytes: partition.size_bytes() as i64,
                 offset_lag: 0,
                 is_future: false,
@@ -198,4 +198,15 @@ impl Shard {
     fn led(&self, key: &TopicIdPartition) -> Result<Rc<Partition>, Refusal> {
         self.partitions.get(key).ok_or(Refusal::NotLeader)
     }
+}
+
+/// An answer for each item, with turns for others between.
+async fn in_turns<Item, Answer>(items: Vec<Item>, answer: impl Fn(Item) -> Answer) -> Vec<Answer> {
+    let mut answers = Vec::with_capacity(items.len());
+    let mut pause = Pause::default();
+    for item in items {
+        pause.step().await;
+        answers.push(answer(item));
+    }
+    answers
 }
