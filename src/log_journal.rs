@@ -124,7 +124,6 @@ fn dump_entry(number: u64, entry: &Entry, options: &DumpOptions, out: &mut impl 
         EntryKind::Roll => write!(out, " segment: {base_offset}")?,
         EntryKind::Swap => write!(out, " segments: {segment_base} to {base_offset}")?,
         EntryKind::Swapped => write!(out, " segment: {segment_base}")?,
-        EntryKind::CheckpointNote => write!(out, " checkpoint: {base_offset}")?,
         EntryKind::Deleted => {}
         EntryKind::Opened => match PartitionHome::decode(payload) {
             Ok(home) => write!(out, " directoryId: {} name: {}", encode_uuid(home.directory_id), home.name)?,

@@ -3,8 +3,6 @@
 //! What is appended is neither durable nor visible when `append` returns. Whoever answers a client waits for `Appending::sequence` first, also for a duplicate: its original may
 //! still be on its way to the disk.
 
-use bytes::Bytes;
-
 use super::Partition;
 use super::durability::{Counts, GroupSequence};
 use crate::cluster::METADATA_PARTITION;
@@ -132,14 +130,6 @@ impl Partition {
             return Ok(());
         }
         self.environment.journal.wait_for_room(&self.id, size_bytes).await.map(drop).map_err(|_| AppendError::Storage)
-    }
-
-    /// Appends a batch that this broker has built, waits until it is durable and returns its base offset. `batch` is one whole batch, as a BatchBuilder gives it.
-    pub async fn append_internal(&self, batch: Bytes) -> Result<i64, AppendError> {
-        let batch = ValidatedBatch::internal(batch);
-        let appending = self.append(&batch, Origin::INTERNAL).await?;
-        self.wait_durable(appending.sequence).await?;
-        Ok(appending.base_offset)
     }
 
     fn check_writable(&self, origin: Origin) -> Result<(), AppendError> {

@@ -144,21 +144,9 @@ impl File {
         }
     }
 
-    /// Writes the pieces one behind the other at `position`, in one operation (at most 1024 pieces and 1 GiB).
-    pub async fn write_vectored_at(&self, data: Vec<Bytes>, position: u64, durability: Durability) -> Result<()> {
-        let expected = data.iter().map(Bytes::len).sum();
-        let (result, _) = current().ring.write_vectored(self, data, position, durability).await;
-        self.check_written(result, expected, position)
-    }
-
     /// Reads up to `length` bytes at `position`; fewer only where the file ends.
     pub async fn read_at(&self, length: usize, position: u64) -> Result<AlignedBuffer> {
-        self.read_into(AlignedBuffer::with_capacity(length), length, position).await
-    }
-
-    /// Appends up to `length` bytes from `position` on to `buffer`; fewer only where the file ends. To use memory again; for a direct file the buffer's length has to be aligned as well.
-    pub async fn read_into(&self, mut buffer: AlignedBuffer, length: usize, position: u64) -> Result<AlignedBuffer> {
-        buffer.reserve(length);
+        let mut buffer = AlignedBuffer::with_capacity(length);
         let mut filled = 0;
         while filled < length {
             let at = position + filled as u64;

@@ -34,8 +34,6 @@ const COMPLETION_ENTRIES: u32 = 8192;
 const IGNORED: u64 = u64::MAX;
 /// The kernel moves at most 2 GiB less a page at a time, and a length is 32 bits wide.
 pub(super) const TRANSFER_BYTES_MAX: usize = 1 << 30;
-/// Most pieces of one vectored write (the kernel's UIO_MAXIOV).
-pub(super) const PIECES_MAX: usize = 1024;
 
 /// One shard's ring. Made and used on the shard's thread only.
 pub(super) struct Ring {
@@ -80,7 +78,6 @@ pub(super) enum Held {
     Socket(Rc<OwnedFd>),
     File(File),
     Write { file: File, data: Bytes },
-    WriteVectored { file: File, data: Vec<Bytes>, pieces: Box<[libc::iovec]> },
     Read { file: File, buffer: AlignedBuffer },
     Doorbell { doorbell: Arc<Doorbell>, rings: Box<u64> },
 }
@@ -131,22 +128,6 @@ impl Ring {
             .build();
         // SAFETY: the entry points into `data`, which never moves nor changes and which the slot holds; likewise the descriptor.
         unsafe { self.start(entry, Held::Write { file: file.clone(), data }, durability == Durability::Dsync, false) }
-    }
-
-    /// Writes the pieces one behind the other; at most [`PIECES_MAX`] of them and [`TRANSFER_BYTES_MAX`] together.
-    pub fn write_vectored(self: &Rc<Self>, file: &File, data: Vec<Bytes>, position: u64, durability: Durability) -> InFlight {
-        assert!(
-            data.len() <= PIECES_MAX && data.iter().map(Bytes::len).sum::<usize>() <= TRANSFER_BYTES_MAX,
-            "one write is at most 1024 pieces and 1 GiB"
-        );
-        let pieces: Box<[libc::iovec]> =
-            data.iter().map(|piece| libc::iovec { iov_base: piece.as_ptr() as *mut _, iov_len: piece.len() }).collect();
-        let entry = opcode::Writev::new(Fd(file.as_raw_fd()), pieces.as_ptr(), pieces.len() as u32)
-            .offset(position)
-            .rw_flags(durability.flags())
-            .build();
-        // SAFETY: the entry points to `pieces` and through it into `data`; neither moves nor changes, and the slot holds both and the descriptor.
-        unsafe { self.start(entry, Held::WriteVectored { file: file.clone(), data, pieces }, durability == Durability::Dsync, false) }
     }
 
     /// Reads `length` bytes to behind those that `buffer` has; there must be room for them.

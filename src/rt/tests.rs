@@ -164,7 +164,7 @@ fn a_dropped_write_keeps_its_buffer_until_the_kernel_is_done() {
     });
 }
 
-/// What a durable write put somewhere is read back, direct or not, whole or in pieces; a read ends where the file does; errors name file and position.
+/// What a durable write put somewhere is read back, direct or not; a read ends where the file does; errors name file and position.
 #[test]
 fn files_keep_what_is_written() {
     let directory = tempfile::tempdir().unwrap();
@@ -172,14 +172,12 @@ fn files_keep_what_is_written() {
     run(move || async move {
         let file = File::open(&path, OpenMode::CREATE).await.unwrap();
         file.write_at(Bytes::from_static(b"hello"), 8192, Durability::Dsync).await.unwrap();
-        let pieces = vec![Bytes::from_static(b"a"), Bytes::new(), Bytes::from_static(b"bc")];
-        file.write_vectored_at(pieces, 8197, Durability::Dsync).await.unwrap();
-        assert_eq!(file.length().unwrap(), 8200);
-        assert_eq!(&file.read_at(100, 8190).await.unwrap()[..], b"\0\0helloabc");
+        assert_eq!(file.length().unwrap(), 8197);
+        assert_eq!(&file.read_at(100, 8190).await.unwrap()[..], b"\0\0hello");
         assert!(file.read_at(10, 9000).await.unwrap().is_empty());
         file.sync_data().await.unwrap();
         file.sync_all().await.unwrap();
-        assert!(file.is_cached(8192, 8) && file.is_cached(0, 0));
+        assert!(file.is_cached(8192, 5) && file.is_cached(0, 0));
         file.advise_random().unwrap();
         file.read_ahead(0, 4096).await.unwrap();
         file.set_len(4096).await.unwrap();

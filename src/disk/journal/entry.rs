@@ -28,7 +28,7 @@ use crate::cluster::TopicIdPartition;
 /// Bytes of an entry before its payload.
 pub const ENTRY_HEADER_BYTES: usize = 64;
 
-/// What an entry changes. The numbers are on disk: a kind is never renumbered, new ones are added at the end.
+/// What an entry changes. The numbers are on disk: a kind is never renumbered, new ones are added at the end. There is no 7.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum EntryKind {
@@ -44,8 +44,6 @@ pub enum EntryKind {
     Deleted = 5,
     /// The partition exists, empty or not, in the directory that the payload names (`PartitionHome`); first entry of a partition that no checkpoint knows.
     Opened = 6,
-    /// A checkpoint was completed; `base_offset` is its number. For readers of dumps, replay passes over it.
-    CheckpointNote = 7,
     /// The log's next segment begins at `base_offset`, with nothing in it yet: retention is about to let go of all that came before.
     Roll = 8,
     /// Compaction puts one file, with the segment's name and `.swap` behind it, in the place of the segments from `segment_base` up to, not with, `base_offset`. The payload is the
@@ -76,7 +74,6 @@ impl EntryKind {
             4 => Self::LogStart,
             5 => Self::Deleted,
             6 => Self::Opened,
-            7 => Self::CheckpointNote,
             8 => Self::Roll,
             9 => Self::Swap,
             10 => Self::Swapped,
@@ -157,11 +154,6 @@ impl EntryHeader {
 
     pub fn opened(partition: TopicIdPartition, log_start_offset: i64) -> Self {
         Self { base_offset: log_start_offset, ..Self::empty(EntryKind::Opened, partition) }
-    }
-
-    pub fn checkpoint_note(checkpoint: u64) -> Self {
-        let nobody = TopicIdPartition::new(Uuid::nil(), 0);
-        Self { base_offset: checkpoint as i64, ..Self::empty(EntryKind::CheckpointNote, nobody) }
     }
 
     fn empty(kind: EntryKind, partition: TopicIdPartition) -> Self {

@@ -551,12 +551,7 @@ impl State {
                 }
                 return;
             }
-            EntryKind::BlockPrefix
-            | EntryKind::LogStart
-            | EntryKind::Opened
-            | EntryKind::CheckpointNote
-            | EntryKind::Swapped
-            | EntryKind::CutBefore => return,
+            EntryKind::BlockPrefix | EntryKind::LogStart | EntryKind::Opened | EntryKind::Swapped | EntryKind::CutBefore => return,
         };
         self.ring.count_unplaced();
         let needless = self.backlog.push(&header.partition, sequence, change);

@@ -59,7 +59,6 @@ impl Former {
                 touched.insert(partition, Redo::from_record(record).map_err(|cause| mismatch(&name, cause))?);
             }
             match (entry.header.kind, touched.get_mut(&partition)) {
-                (EntryKind::CheckpointNote, _) => {}
                 (_, Some(redo)) => redo.take(number, entry).map_err(|cause| mismatch(&redo.home().name, cause))?,
                 (EntryKind::Opened, None) => {
                     let home = PartitionHome::decode(entry.payload).map_err(|_| mismatch("", "its home is damaged".into()))?;

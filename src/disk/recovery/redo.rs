@@ -169,7 +169,7 @@ impl Redo {
             }
             EntryKind::Swapped => self.swaps.retain(|replaced| replaced.start != header.segment_base),
             // A deletion ends the partition's redo, see its caller; the rest changes nothing.
-            EntryKind::LogStart | EntryKind::Roll | EntryKind::Deleted | EntryKind::Opened | EntryKind::CheckpointNote => {}
+            EntryKind::LogStart | EntryKind::Roll | EntryKind::Deleted | EntryKind::Opened => {}
         }
         Ok(())
     }
