@@ -243,24 +243,29 @@ impl Reader {
     /// Passes every batch from the one that begins at `from` on to `visit`, with its position.
     pub async fn walk_headers(&self, segment: &SegmentView, from: u32, mut visit: impl FnMut(u32, &BatchInfo)) -> Result<()> {
         let mut position = from;
-        let walked = self.visit_headers(segment, from, |bytes| {
-            let mut at = 0;
-            loop {
-                let rest = &bytes[at.min(bytes.len())..];
-                if rest.len() < BATCH_HEADER_BYTES {
-                    return Visit::Skip(at as u64);
-                }
-                let Some(info) = BatchInfo::decode(rest) else { return Visit::Damaged(at) };
-                visit(position, &info);
-                position = position.saturating_add(info.size_bytes);
-                at += info.size_bytes as usize;
-            }
-        });
-        walked.await.map(|_| ())
+        self.walk_while(segment, from, |info| {
+            visit(position, info);
+            position = position.saturating_add(info.size_bytes);
+            true
+        })
+        .await
     }
 
     async fn walk_to(&self, segment: &SegmentView, from: u32, limit: u32) -> Result<u32> {
         let mut end = from;
+        let is_before_limit = |info: &BatchInfo| {
+            let next = u64::from(end) + u64::from(info.size_bytes);
+            let is_before = next <= u64::from(limit);
+            if is_before {
+                end = next as u32;
+            }
+            is_before
+        };
+        self.walk_while(segment, from, is_before_limit).await.map(|()| end)
+    }
+
+    /// Passes every batch from the one that begins at `from` on to `goes_on`, until that is false.
+    async fn walk_while(&self, segment: &SegmentView, from: u32, mut goes_on: impl FnMut(&BatchInfo) -> bool) -> Result<()> {
         let walked = self.visit_headers(segment, from, |bytes| {
             let mut at = 0;
             loop {
@@ -269,15 +274,13 @@ impl Reader {
                     return Visit::Skip(at as u64);
                 }
                 let Some(info) = BatchInfo::decode(rest) else { return Visit::Damaged(at) };
-                let next = u64::from(end) + u64::from(info.size_bytes);
-                if next > u64::from(limit) {
+                if !goes_on(&info) {
                     return Visit::Stop;
                 }
-                end = next as u32;
                 at += info.size_bytes as usize;
             }
         });
-        walked.await.map(|_| end)
+        walked.await.map(|_| ())
     }
 
     /// Passes pieces of the segment to `visit`, each beginning with a batch. Returns the position of the last piece.
