@@ -75,8 +75,7 @@ fn a_replica_moves_beside_traffic_and_stays() {
         connection.append(topic, 0, vec![record("k", "beside")]);
         records += 1;
         std::thread::sleep(Duration::from_millis(20));
-        let replicas = replicas(&mut connection, topic);
-        (replicas.len() == 1 && replicas[0].directory == there).then_some(())
+        is_only_in(&mut connection, topic, 0, &there).then_some(())
     });
     let found = replicas(&mut connection, topic).remove(0);
     assert!(!found.is_future && found.offset_lag == 0 && found.size_bytes > 60 * 60_000, "{found:?}");
@@ -124,10 +123,7 @@ fn moves_are_checked() {
         assert_eq!(answer.results.len(), 1);
         assert!(outcomes.contains(&(0, ErrorCode::None)) && outcomes.contains(&(1, ErrorCode::UnknownTopicOrPartition)), "{outcomes:?}");
     }
-    wait::until("the replica to arrive", wait::PATIENCE, || {
-        let replicas = replicas(&mut connection, topic);
-        (replicas.len() == 1 && replicas[0].directory == there).then_some(())
-    });
+    arrives(&mut connection, topic, 0, &there);
     assert_eq!(connection.read_all(topic, 0, 0).len(), 1);
 }
 
@@ -162,10 +158,7 @@ fn killed_while_replicas_move() {
             assert_eq!(connection.read_all(topic, partition as i32, 0).len(), *count, "partition {partition} in round {round}");
         }
         for (partition, there) in wanted.iter().enumerate() {
-            wait::until("the move to end", Duration::from_secs(60), || {
-                let replicas = replicas_of(&mut connection, topic, partition as i32);
-                (replicas.len() == 1 && replicas[0].directory == *there).then_some(())
-            });
+            arrives(&mut connection, topic, partition as i32, there);
         }
     }
     for (partition, count) in expected.iter().enumerate() {
@@ -205,10 +198,7 @@ fn kafkas_tool_moves_a_replica() {
         format!("Successfully started moving log directory to {there} for replica {topic}-0 with broker 1"),
     ];
     assert!(started.iter().all(|line| executed.contains(line)), "{executed}");
-    wait::until("the replica to arrive", wait::PATIENCE, || {
-        let replicas = replicas(&mut connection, topic);
-        (replicas.len() == 1 && replicas[0].directory == there).then_some(())
-    });
+    arrives(&mut connection, topic, 0, &there);
     let verified = tool("--verify");
     let arrived = [format!("Reassignment of partition {topic}-0 is completed."), format!("{topic}-0-1 completed successfully.")];
     assert!(arrived.iter().all(|line| verified.contains(line)), "{verified}");
@@ -282,6 +272,15 @@ fn request(directory: &str, topic: &str, partitions: &[i32]) -> AlterReplicaLogD
 fn move_to(connection: &mut Connection, directory: &str, topic: &str, partition: i32) -> ErrorCode {
     let answer = connection.call(2, &request(directory, topic, &[partition]));
     code(answer.results[0].partitions[0].error_code)
+}
+
+fn arrives(connection: &mut Connection, topic: &str, partition: i32, directory: &str) {
+    wait::until("the replica to arrive", Duration::from_secs(60), || is_only_in(connection, topic, partition, directory).then_some(()));
+}
+
+fn is_only_in(connection: &mut Connection, topic: &str, partition: i32, directory: &str) -> bool {
+    let replicas = replicas_of(connection, topic, partition);
+    replicas.len() == 1 && replicas[0].directory == directory
 }
 
 #[derive(Debug)]

@@ -8,6 +8,7 @@ use corelane_wire::messages::fetch_response::PartitionData;
 
 use crate::batch::{ATTRIBUTE_CONTROL, Record, read_batches};
 use crate::raw::{Connection, code, fetch_request, records_of};
+use crate::wait;
 
 /// A reader of one partition, from its beginning on.
 #[derive(Clone, Debug)]
@@ -18,10 +19,10 @@ pub struct CommittedReader {
 }
 
 /// What one poll brought.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Poll {
     pub records: Vec<(i64, Record)>,
-    /// Nothing above is shown to this reader; below, everything is decided.
+    /// Nothing above is shown to this reader; below, everything is decided. Both are -1 where the broker did not say.
     pub last_stable_offset: i64,
     pub high_watermark: i64,
 }
@@ -43,12 +44,31 @@ impl CommittedReader {
         match code(data.error_code) {
             ErrorCode::None => {}
             ErrorCode::NotLeaderOrFollower | ErrorCode::UnknownTopicOrPartition | ErrorCode::LeaderNotAvailable => {
-                return Ok(Poll::default());
+                return Ok(Poll { records: Vec::new(), last_stable_offset: -1, high_watermark: -1 });
             }
             error => panic!("{}-{} at {}: {}", self.topic, self.partition, self.next, error.name()),
         }
         let records = self.take(&data);
         Ok(Poll { records, last_stable_offset: data.last_stable_offset, high_watermark: data.high_watermark })
+    }
+
+    /// All records from here on, once everything is decided: the last stable offset goes on to the end.
+    pub fn read_to_the_end(&mut self, connection: &mut Connection) -> Vec<(i64, Record)> {
+        let mut records = Vec::new();
+        wait::until("everything to be decided and read", wait::PATIENCE, || {
+            loop {
+                let before = self.next;
+                let poll = self.poll(connection).expect("the broker is there");
+                records.extend(poll.records);
+                if self.next == poll.high_watermark && poll.last_stable_offset == poll.high_watermark {
+                    return Some(());
+                }
+                if self.next == before {
+                    return None;
+                }
+            }
+        });
+        records
     }
 
     fn take(&mut self, data: &PartitionData) -> Vec<(i64, Record)> {

@@ -78,7 +78,7 @@ impl Transfers {
                 Err(Trouble::Gone(error)) => panic!("the broker goes away: {error}"),
             });
         }
-        let found = (0..PARTITIONS).map(|partition| committed(connection, partition)).collect::<Result<Vec<_>, _>>()?;
+        let found: Vec<Committed> = (0..PARTITIONS).map(|partition| committed(connection, partition)).collect();
         for (partition, (found, watched)) in found.iter().zip(&self.watched).enumerate() {
             verify_order(found).and_then(|()| verify_watched(found, watched)).map_err(|words| format!("{TOPIC}-{partition}: {words}"))?;
         }
@@ -162,23 +162,9 @@ fn verify_watched(found: &Committed, watched: &Committed) -> Result<(), Broken> 
 }
 
 /// All committed records of a partition, once everything in it is decided: the last stable offset goes on to the end.
-fn committed(connection: &mut Connection, partition: i32) -> Result<Committed, Broken> {
-    let mut reader = CommittedReader::new(TOPIC, partition);
-    let mut found = Committed::new();
-    wait::until("everything to be decided and read", wait::PATIENCE, || {
-        loop {
-            let before = reader.next_offset();
-            let poll = reader.poll(connection).expect("the broker is there");
-            found.extend(poll.records.iter().map(|(offset, record)| (*offset, seen_of(record))));
-            if reader.next_offset() == poll.high_watermark && poll.last_stable_offset == poll.high_watermark {
-                return Some(());
-            }
-            if reader.next_offset() == before {
-                return None;
-            }
-        }
-    });
-    Ok(found)
+fn committed(connection: &mut Connection, partition: i32) -> Committed {
+    let records = CommittedReader::new(TOPIC, partition).read_to_the_end(connection);
+    records.iter().map(|(offset, record)| (*offset, seen_of(record))).collect()
 }
 
 /// Reads on where everything is known, until the round is over.

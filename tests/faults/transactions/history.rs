@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 use harness::batch::Record;
 use harness::committed::CommittedReader;
 use harness::raw::Connection;
-use harness::wait;
 
 use super::teller::{TOPIC, Teller, Told};
 
@@ -35,19 +34,8 @@ impl Seen {
 
 /// The whole committed history of one partition, once everything in it is decided.
 pub fn committed(connection: &mut Connection, partition: i32) -> History {
-    let mut reader = CommittedReader::new(TOPIC, partition);
-    let mut history = History::new();
-    wait::until("everything to be decided and read", wait::PATIENCE, || {
-        loop {
-            let before = reader.next_offset();
-            let poll = reader.poll(connection).expect("the broker is there");
-            history.extend(poll.records.iter().map(|(offset, record)| Seen::of(*offset, record)));
-            if reader.next_offset() == before {
-                return (poll.last_stable_offset == poll.high_watermark && before == poll.high_watermark).then_some(());
-            }
-        }
-    });
-    history
+    let records = CommittedReader::new(TOPIC, partition).read_to_the_end(connection);
+    records.iter().map(|(offset, record)| Seen::of(*offset, record)).collect()
 }
 
 /// Compares the histories of all partitions with what the tellers were told; an error names the first anomaly.
