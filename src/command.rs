@@ -64,7 +64,7 @@ pub enum LogCommand {
     Verify {
         #[arg(required = true, value_name = "DIR")]
         directories: Vec<PathBuf>,
-        /// Make what is only a hint again: offset and time indexes, producer snapshots. The broker must not run.
+        /// Make what is only a hint again: indexes of offsets, times and transactions, and producer snapshots. The broker must not run.
         #[arg(long)]
         repair: bool,
     },

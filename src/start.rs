@@ -241,7 +241,9 @@ fn durability_class(config: &Config) -> &'static str {
     let topic = config.topic_defaults();
     match () {
         _ if topic.write_caching => "topics are acknowledged from memory unless their own settings say otherwise",
-        _ if topic.flush_messages > 1 => "topics are acknowledged when written and flushed later, unless their own settings say otherwise",
+        _ if topic.flush_messages > 1 => {
+            "topics are acknowledged when they survive the process and flushed later, unless their own settings say otherwise"
+        }
         _ => "every acknowledgement is on stable storage, but for topics whose own settings say otherwise",
     }
 }

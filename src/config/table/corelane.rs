@@ -11,7 +11,8 @@ pub(super) const ROWS: &[Setting] = settings! {
     "poll.idle.us": Int = "0", Between(0, 1_000_000), ReadOnly, Works;
 
     /// Directory of the journals; absent, the first data directory. Every acknowledgement waits for a write into
-    /// the journal, so a faster device here makes every acknowledgement faster.
+    /// the journal, so a faster device here makes every acknowledgement faster. Beside each journal lies a file of
+    /// half a MiB, by which records that only have to survive the process do so before they are written.
     "journal.dir": String = null, NonEmpty, ReadOnly, Works;
 
     /// Size of each shard's journal, a ring that is written in full when it is made. A larger ring lets a shard

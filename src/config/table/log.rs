@@ -57,15 +57,16 @@ pub(super) const ROWS: &[Setting] = settings! {
     "log.index.interval.bytes": Int = "4096", AtLeast(0), Cluster, Works;
 
     /// Records after which a log is flushed to stable storage. 1 (our default; Kafka's is never): every
-    /// acknowledgement means on stable storage. Larger: acknowledged when written, so that they survive
-    /// the process, and flushed after so many records, after `flush.ms`, or within seconds by the way.
+    /// acknowledgement means on stable storage. Larger: acknowledged as soon as they survive the process, which a
+    /// copy in the page cache does, and flushed after so many records, after `flush.ms`, or within seconds by the way.
     "log.flush.interval.messages": Long = "1", AtLeast(1), Cluster, Works;
 
     /// How long a deleted file stays on the disk under another name.
     "log.segment.delete.delay.ms": Long = "60000", AtLeast(0), Cluster, Works;
 
-    /// How often logs are looked at for a flush that is due by time.
-    "log.flush.scheduler.interval.ms": Long = "9223372036854775807", Any, ReadOnly, Later;
+    /// Stands in for `log.flush.interval.ms` where that is unset. Nothing is looked at in intervals: what is due by
+    /// time is flushed then.
+    "log.flush.scheduler.interval.ms": Long = "9223372036854775807", Any, ReadOnly, Works;
 
     /// Age at which unflushed records are flushed; unset, `log.flush.scheduler.interval.ms` stands in. Without
     /// meaning where every record is flushed at once.

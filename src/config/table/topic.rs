@@ -16,8 +16,8 @@ pub(super) const ROWS: &[Setting] = settings! {
     "segment.index.bytes": Int = "10485760", AtLeast(4), Overrides("log.index.size.max.bytes"), Works;
 
     /// Records after which the log is flushed to stable storage. 1 (our default; Kafka's is never): every
-    /// acknowledgement means on stable storage. Larger: acknowledged when written, so that they survive
-    /// the process, and flushed after so many records, after `flush.ms`, or within seconds by the way.
+    /// acknowledgement means on stable storage. Larger: acknowledged as soon as they survive the process, which a
+    /// copy in the page cache does, and flushed after so many records, after `flush.ms`, or within seconds by the way.
     "flush.messages": Long = "1", AtLeast(1), Overrides("log.flush.interval.messages"), Works;
 
     /// Age at which unflushed records are flushed. Without meaning where every record is flushed at once.
@@ -118,8 +118,8 @@ pub(super) const ROWS: &[Setting] = settings! {
     /// This topic may be the dead-letter topic of a share group.
     "errors.deadletterqueue.group.enable": Boolean = "false", Any, Alone, Later;
 
-    /// Acknowledge from memory, before anything is on the disk (Redpanda's name): fastest, and a crash loses what was not
-    /// written yet. Ours, not Kafka's.
+    /// Acknowledge from memory, before anything has left the process (Redpanda's name): a crash of the broker loses what
+    /// was not written yet, whatever `flush.messages` says. Ours, not Kafka's.
     "write.caching": Boolean = "false", Any, Alone, Works;
 };
 
