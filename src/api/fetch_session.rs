@@ -5,7 +5,7 @@
 
 use std::hash::{Hash, Hasher};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use uuid::Uuid;
 
 use crate::wire::messages::FetchRequest;
@@ -95,8 +95,16 @@ struct Cached {
 }
 
 impl Cached {
+    /// With a name of its own: that of the request would keep the whole frame for as long as the session lives.
     fn new(wanted: WantedPartition) -> Cached {
-        Cached { wanted, told_high_watermark: -1, told_log_start_offset: -1 }
+        let name = NamedPartition { topic: wanted.name.topic.detached(), ..wanted.name };
+        Cached { wanted: WantedPartition { name, ..wanted }, told_high_watermark: -1, told_log_start_offset: -1 }
+    }
+
+    /// The client wants something else of the same partition.
+    fn want(&mut self, wanted: WantedPartition) {
+        let name = self.wanted.name.clone();
+        self.wanted = WantedPartition { name, ..wanted };
     }
 
     /// Whether the client has to hear of `outcome`; remembers what it is told.
@@ -209,19 +217,24 @@ impl FetchSessions {
 impl Session {
     /// Takes over what an incremental request adds, changes and forgets.
     fn change(&mut self, request: &FetchRequest) {
-        let places: HashMap<NamedPartition, usize> =
-            self.partitions.iter().enumerate().map(|(place, cached)| (cached.wanted.name.clone(), place)).collect();
-        for wanted in wanted_partitions(request) {
-            match places.get(&wanted.name) {
-                Some(place) => self.partitions[*place].wanted = wanted,
-                None => self.partitions.push(Cached::new(wanted)),
+        let mut wanted: Vec<Option<WantedPartition>> = Vec::new();
+        let mut places = HashMap::new();
+        for one in wanted_partitions(request) {
+            // Of a partition that is named twice the last counts.
+            if let Some(former) = places.insert(one.name.clone(), wanted.len()) {
+                wanted[former] = None;
+            }
+            wanted.push(Some(one));
+        }
+        for cached in &mut self.partitions {
+            if let Some(wanted) = places.get(&cached.wanted.name).and_then(|place| wanted[*place].take()) {
+                cached.want(wanted);
             }
         }
-        for forgotten in &request.forgotten_topics_data {
-            self.partitions.retain(|cached| {
-                let name = &cached.wanted.name;
-                !(name.topic_id == forgotten.topic_id && name.topic == forgotten.topic && forgotten.partitions.contains(&name.partition))
-            });
+        self.partitions.extend(wanted.into_iter().flatten().map(Cached::new));
+        let forgotten = forgotten_partitions(request);
+        if !forgotten.is_empty() {
+            self.partitions.retain(|cached| !forgotten.contains(&cached.wanted.name));
         }
     }
 
@@ -255,6 +268,15 @@ fn wanted_partitions(request: &FetchRequest) -> Vec<WantedPartition> {
     wanted
 }
 
+fn forgotten_partitions(request: &FetchRequest) -> HashSet<NamedPartition> {
+    let mut forgotten = HashSet::new();
+    for topic in &request.forgotten_topics_data {
+        let name = |partition| NamedPartition { topic: topic.topic.clone(), topic_id: topic.topic_id, partition };
+        forgotten.extend(topic.partitions.iter().copied().map(name));
+    }
+    forgotten
+}
+
 fn next_epoch(epoch: i32) -> i32 {
     if epoch == i32::MAX { 1 } else { epoch + 1 }
 }
@@ -263,6 +285,7 @@ fn next_epoch(epoch: i32) -> i32 {
 mod tests {
     use super::*;
     use crate::wire::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
+    use crate::wire::{Decoder, Encoder, Message};
 
     fn request(session_id: i32, session_epoch: i32, partitions: &[(i32, i64)]) -> FetchRequest {
         let partitions = partitions
@@ -305,6 +328,28 @@ mod tests {
         let context = sessions.begin(&request(id, 2, &[(0, 6)]), 12, 2).unwrap();
         let order: Vec<(i32, i64)> = context.partitions.iter().map(|wanted| (wanted.name.partition, wanted.fetch_offset)).collect();
         assert_eq!(order, [(1, 5), (0, 6)]);
+    }
+
+    /// Requests come in frames of up to 100 MiB, and a session may live for years.
+    #[test]
+    fn a_session_keeps_nothing_of_a_frame() {
+        let mut sessions = FetchSessions::new(2);
+        let mut begin = |request: &FetchRequest| {
+            let mut encoder = Encoder::new();
+            request.encode(&mut encoder, 12).unwrap();
+            let frame = encoder.into_bytes();
+            let received = FetchRequest::decode(&mut Decoder::new(frame.clone()), 12).unwrap();
+            let context = sessions.begin(&received, 12, 0).unwrap();
+            let outcomes = vec![outcome(false, 5); context.partitions.len()];
+            let (id, _) = sessions.finish(context, &outcomes, 0, || 7);
+            drop(received);
+            assert!(frame.is_unique(), "only the test has it");
+            id
+        };
+        let id = begin(&request(0, 0, &[(0, 5), (1, 5)]));
+        assert_eq!(begin(&request(id, 1, &[(1, 6), (2, 0), (1, 7)])), id);
+        let wanted = sessions.begin(&request(id, 2, &[]), 12, 1).unwrap().partitions;
+        assert_eq!(wanted.iter().map(|wanted| (wanted.name.partition, wanted.fetch_offset)).collect::<Vec<_>>(), [(0, 5), (1, 7), (2, 0)]);
     }
 
     /// The end of an error is told although the watermark is what it was before.
