@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
+
 use super::RequestContext;
 use crate::cluster::decide::Refusal;
 use crate::cluster::decide::configs::{Change, ResourceChange, SettingChange};
@@ -318,8 +320,8 @@ impl View {
 
 /// Which settings were asked for; none named means all.
 fn wanted(resource: &DescribeConfigsResource) -> impl Fn(&str) -> bool {
-    let keys = resource.configuration_keys.as_deref().unwrap_or_default();
-    move |name| keys.is_empty() || keys.iter().any(|key| **key == *name)
+    let keys: HashSet<&str> = resource.configuration_keys.iter().flatten().map(|key| &**key).collect();
+    move |name| keys.is_empty() || keys.contains(name)
 }
 
 fn result(entry: describe::Entry, with_synonyms: bool, with_documentation: bool) -> DescribeConfigsResourceResult {

@@ -113,6 +113,7 @@ fn resolve(image: &Image, names: &[&Str], ids: &[Uuid], answers: &mut Answers) -
         }
     }
     let by_id: HashSet<Uuid> = doomed.iter().map(|(id, _)| *id).collect();
+    let mut twice = HashSet::new();
     for name in names {
         match image.topic(name) {
             None => {
@@ -120,11 +121,12 @@ fn resolve(image: &Image, names: &[&Str], ids: &[Uuid], answers: &mut Answers) -
                 answers.push(Some((*name).clone()), Uuid::nil(), Some(unknown));
             }
             Some(topic) if by_id.contains(&topic.id) => {
-                doomed.retain(|(id, _)| *id != topic.id);
+                twice.insert(topic.id);
                 answers.refuse(Some(name), topic.id, "The provided topic name maps to an ID that was already supplied.");
             }
             Some(topic) => doomed.push((topic.id, Some((*name).clone()))),
         }
     }
+    doomed.retain(|(id, _)| !twice.contains(id));
     doomed
 }
