@@ -16,6 +16,7 @@ use std::time::Duration;
 use super::{Appending, Partition};
 use crate::cluster::{METADATA_TOPIC, is_internal_topic};
 use crate::config::TopicSettings;
+use crate::disk::journal::JournalError;
 use crate::disk::trace::Promise;
 use crate::log::AppendError;
 use crate::rt;
@@ -137,9 +138,22 @@ impl Partition {
         let waited = match appending.counts {
             Counts::Durable => journal.wait_durable(appending.sequence).await,
             Counts::Written => journal.wait_written(appending.sequence).await,
-            Counts::InMemory => Ok(()),
+            Counts::InMemory => self.wait_for_those_before(appending.last_offset).await,
         };
         waited.map_err(|_| AppendError::Storage)
+    }
+
+    /// Waits until nothing before a record that counts at once hides it: what was appended while the topic's class was a stronger one.
+    async fn wait_for_those_before(&self, last_offset: i64) -> Result<(), JournalError> {
+        while self.high_watermark() <= last_offset {
+            let Some(first) = self.pending.borrow().front().copied() else { return Ok(()) };
+            match first.counts {
+                Counts::Durable => self.environment.journal.wait_durable(first.sequence).await?,
+                Counts::Written => self.environment.journal.wait_written(first.sequence).await?,
+                Counts::InMemory => return Ok(()),
+            }
+        }
+        Ok(())
     }
 
     /// When what is appended now counts.
