@@ -1,9 +1,9 @@
 //! Corelane, a drop-in Apache Kafka broker: thread per core, io_uring, direct I/O.
 //!
-//! The rooms below stand in the order in which a request walks through them; each may call those after it, never those before it, and all of them may call the pure rooms
-//! at the end. ARCHITECTURE.md tells the whole way; `tests/architecture.rs` keeps it so.
+//! A request walks through the driving rooms in this order: `net`, `api`, `shard`, `drive`, `partition`, `disk`, `rt`. Each may call those after it, never those before it, and all of
+//! them may call the pure rooms. ARCHITECTURE.md tells the whole way; `tests/architecture.rs` keeps it so.
 
-// Driving rooms, in the order of the flow: they may await.
+// Driving rooms: they may await.
 pub mod api;
 pub mod disk;
 pub mod drive;

@@ -1,4 +1,4 @@
-//! Runs the pure machines: controller, group coordinators, background upkeep.
+//! Runs the pure machines: the controller, and the coordinators of groups and transactions; and lets producers expire.
 
 pub mod controller;
 #[cfg(test)]

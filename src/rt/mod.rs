@@ -2,7 +2,7 @@
 //!
 //! A shard is one pinned thread with a glommio executor and a private io_uring. Everything here is meant for a shard's own thread unless its description says otherwise; what may cross threads is
 //! `Send`. From below: `ring` owns the io_uring and all memory that the kernel may touch, `doorbell` is how other threads reach a shard, `reactor` takes in whatever arrives and wakes tasks, `watcher` does so while tasks run and then sleeps,
-//! `start` makes shards. On top of these stand `file`, `net`, `mesh`, `blocking` and `time`; `stages` is where a request notes its way when that is traced.
+//! `start` makes shards. On top of these stand `file`, `mapping`, `net`, `mesh`, `blocking` and `time`; `stages` is where a request notes its way when that is traced.
 
 use std::fmt;
 use std::future::Future;
