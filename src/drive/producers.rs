@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::partition::Partitions;
-use crate::rt;
+use crate::rt::{self, Pause};
 
 /// Partitions that are looked at between two looks at what else the shard has to do.
 const PARTITIONS_AT_ONCE: usize = 16;
@@ -18,14 +18,13 @@ pub async fn expire_producers(partitions: Weak<Partitions>, config: impl Fn() ->
         let (Some(partitions), Some(settings)) = (partitions.upgrade(), config()) else { return };
         let (all, expiration_ms) = (partitions.all(), i64::from(settings.producer_id_expiration_ms()));
         drop(partitions);
-        for (index, partition) in all.iter().enumerate() {
+        let mut pause = Pause::every(PARTITIONS_AT_ONCE);
+        for partition in all {
+            pause.step().await;
             let mut after = partition.expire_producers(rt::wall_clock_ms(), expiration_ms, None);
             while after.is_some() {
                 rt::yield_now().await;
                 after = partition.expire_producers(rt::wall_clock_ms(), expiration_ms, after);
-            }
-            if index % PARTITIONS_AT_ONCE == PARTITIONS_AT_ONCE - 1 {
-                rt::yield_now().await;
             }
         }
     }

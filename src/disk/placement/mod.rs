@@ -28,9 +28,9 @@ use crate::disk::checkpoint::{PartitionFacts, PartitionRecord, PlacedEnd};
 use crate::disk::journal::entry::ENTRY_HEADER_BYTES;
 use crate::disk::journal::group::BLOCK_BYTES;
 use crate::disk::journal::{EntryHeader, GroupSequence, Journal, JournalError, JournalStart};
-use crate::rt;
 use crate::rt::file::FileError;
 use crate::rt::sync::{Budget, Permit};
+use crate::rt::{self, Pause};
 
 /// What waits this long is placed even if the ring has room: it leaves memory, and a restart has less to replay. Not shorter, because a partition with little traffic pays a block
 /// read, kept and rewritten for each round that it takes part in.
@@ -530,10 +530,9 @@ impl Placement {
 
     async fn write_checkpoint(&self, path: PathBuf, turn: &CheckpointTurn, start: JournalStart) -> Result<(), CheckpointError> {
         let mut writer = CheckpointWriter::begin(path, self.direct).await?;
-        for (index, partition) in self.journal.partitions().into_iter().enumerate() {
-            if index % FACTS_AT_ONCE == FACTS_AT_ONCE - 1 {
-                rt::yield_now().await;
-            }
+        let mut pause = Pause::every(FACTS_AT_ONCE);
+        for partition in self.journal.partitions() {
+            pause.step().await;
             let Some((target, placed, next_entry)) = self.journal.site(&partition) else { continue };
             writer.add(&PartitionRecord { facts: target.facts(), placed, next_entry }).await?;
         }
