@@ -104,19 +104,20 @@ fn refuse_ids(request: &MetadataRequest, version: i16) -> Option<MetadataRespons
 }
 
 async fn describe(view: &ClusterView<'_>, wanted: &Wanted, request: &MetadataRequest, version: i16) -> Vec<MetadataResponseTopic> {
-    let found: Vec<Result<&TopicImage, MetadataResponseTopic>> = match wanted {
-        Wanted::All => view.image.topics().map(|topic| Ok(&**topic)).collect(),
+    let found: Box<dyn Iterator<Item = Result<&TopicImage, MetadataResponseTopic>> + '_> = match wanted {
+        Wanted::All => Box::new(view.image.topics().map(|topic| Ok(&**topic))),
         Wanted::Names(names) => {
-            names.iter().map(|name| view.image.topic(name).map(|topic| &**topic).ok_or_else(|| unknown_name(name))).collect()
+            Box::new(names.iter().map(|name| view.image.topic(name).map(|topic| &**topic).ok_or_else(|| unknown_name(name))))
         }
-        Wanted::Ids(ids) => ids.iter().map(|id| view.image.topic_by_id(id).map(|topic| &**topic).ok_or_else(|| unknown_id(*id))).collect(),
+        Wanted::Ids(ids) => Box::new(ids.iter().map(|id| view.image.topic_by_id(id).map(|topic| &**topic).ok_or_else(|| unknown_id(*id)))),
     };
     let operations = if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { OPERATIONS_NOT_ASKED };
-    let mut described = Vec::with_capacity(found.len());
+    let mut described = Vec::new();
     let mut partitions = 0;
     for topic in found {
         let topic = topic.map_or_else(|unknown| unknown, |topic| describe_topic(view, topic, version));
-        partitions += topic.partitions.len();
+        // Topics that do not exist cost something, too.
+        partitions += 1 + topic.partitions.len();
         described.push(MetadataResponseTopic { topic_authorized_operations: operations, ..topic });
         if partitions >= PARTITIONS_AT_ONCE {
             partitions = 0;
