@@ -353,7 +353,7 @@ impl ClassicGroup {
         Some(member)
     }
 
-    fn is_leader(&self, member_id: &str) -> bool {
+    pub(crate) fn is_leader(&self, member_id: &str) -> bool {
         self.leader.as_deref() == Some(member_id)
     }
 

@@ -31,7 +31,7 @@ pub(super) fn from_classic(turn: &mut Turn<'_>, group: &mut ClassicGroup) -> Res
     for member in group.members() {
         let upgraded_member = upgraded_member(turn.image, group, member)?;
         let target = upgraded_member.assigned.iter().map(|(topic_id, partitions)| (*topic_id, partitions.keys().copied().collect()));
-        upgraded.targets.insert(upgraded_member.id.clone(), target.collect());
+        upgraded.put_target(&upgraded_member.id, target.collect());
         upgraded.put_member(upgraded_member);
     }
     let names = upgraded.subscribed_names([], None);

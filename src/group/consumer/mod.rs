@@ -104,6 +104,9 @@ pub(crate) struct ConsumerGroup {
     classic_members: usize,
     /// How many classic members know each protocol.
     classic_protocols: BTreeMap<Str, usize>,
+    /// What the members and their targets take in records, about.
+    members_bytes: usize,
+    targets_bytes: usize,
 
     /// For which topics (a number that rises with every change of them) and in which epoch the metadata hash was last reckoned. Not recorded: once more does no harm.
     hashed: Cell<Option<(u64, i32)>>,
@@ -128,6 +131,8 @@ impl ConsumerGroup {
             assignors: BTreeMap::new(),
             classic_members: 0,
             classic_protocols: BTreeMap::new(),
+            members_bytes: 0,
+            targets_bytes: 0,
             hashed: Cell::new(None),
         }
     }
@@ -203,9 +208,7 @@ impl ConsumerGroup {
 
     /// What its records take, about, when everybody is assigned anew; each has `overhead` bytes beside what varies.
     pub(crate) fn recorded_bytes(&self, overhead: usize) -> usize {
-        let members: usize = self.members.values().map(|member| 3 * overhead + member.recorded_bytes()).sum();
-        let partitions: usize = self.targets.values().flat_map(BTreeMap::values).map(|partitions| 20 + 4 * partitions.len()).sum();
-        members + 3 * partitions
+        3 * overhead * self.members.len() + self.members_bytes + 3 * self.targets_bytes
     }
 
     /// Whether a heartbeat may find something to do for more than one member.
@@ -368,14 +371,24 @@ impl ConsumerGroup {
 
     pub(crate) fn replay_target(&mut self, member_id: &Str, value: Option<&ConsumerGroupTargetAssignmentMemberValue>) {
         match value {
-            None => {
-                self.targets.remove(member_id);
-            }
+            None => self.take_target(member_id),
             Some(value) => {
                 let topics = value.topic_partitions.iter();
                 let target = topics.map(|topic| (topic.topic_id, topic.partitions.iter().copied().collect())).collect();
-                self.targets.insert(member_id.detached(), target);
+                self.put_target(member_id, target);
             }
+        }
+    }
+
+    fn put_target(&mut self, member_id: &Str, target: Assignment) {
+        self.take_target(member_id);
+        self.targets_bytes += target_bytes(&target);
+        self.targets.insert(member_id.detached(), target);
+    }
+
+    fn take_target(&mut self, member_id: &Str) {
+        if let Some(target) = self.targets.remove(member_id) {
+            self.targets_bytes -= target_bytes(&target);
         }
     }
 
@@ -431,11 +444,13 @@ impl ConsumerGroup {
             self.classic_members += 1;
             classic.protocols.iter().for_each(|protocol| count(&mut self.classic_protocols, &protocol.name));
         }
+        self.members_bytes += member.recorded_bytes();
         self.members.insert(member.id.clone(), member);
     }
 
     fn take_member(&mut self, member_id: &str) -> Option<Member> {
         let member = self.members.remove(member_id)?;
+        self.members_bytes -= member.recorded_bytes();
         if let Some(instance_id) = &member.instance_id
             && self.static_members.get(instance_id) == Some(&member.id)
         {
@@ -510,6 +525,10 @@ const FIRST_EPOCH: i32 = 1;
 /// Members of the consumer protocol may commit from this version of OffsetCommit on.
 const MEMBER_COMMIT_VERSION_MIN: i16 = 9;
 
+fn target_bytes(target: &Assignment) -> usize {
+    target.values().map(|partitions| 20 + 4 * partitions.len()).sum()
+}
+
 fn count(counts: &mut BTreeMap<Str, usize>, name: &Str) {
     *counts.entry(name.clone()).or_default() += 1;
 }
@@ -540,6 +559,8 @@ impl ConsumerGroup {
         assert_eq!(self.regex_subscribers, again.regex_subscribers);
         assert_eq!(self.assignors, again.assignors);
         assert_eq!((self.classic_members, &self.classic_protocols), (again.classic_members, &again.classic_protocols));
+        assert_eq!(self.members_bytes, again.members_bytes);
+        assert_eq!(self.targets_bytes, self.targets.values().map(target_bytes).sum::<usize>());
         assert!(self.members.values().all(|member| member.epoch <= self.epoch && member.epoch != member::LEFT_EPOCH));
         assert!(self.assignment_epoch <= self.epoch);
         assert!(self.targets.keys().all(|member_id| self.members.contains_key(member_id)));

@@ -5,8 +5,8 @@ use crate::group::any::Group;
 use crate::group::call::Call;
 use crate::group::offsets::Offsets;
 use crate::wire::Str;
-use crate::wire::messages::ConsumerGroupHeartbeatRequest;
 use crate::wire::messages::offset_delete_request::OffsetDeleteRequestTopic;
+use crate::wire::messages::{ConsumerGroupHeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest};
 
 /// The bytes of an OffsetCommit or GroupMetadata record beside its strings and its members, with some to spare.
 const RECORD_BYTES: usize = 200;
@@ -15,12 +15,9 @@ impl Coordinator {
     /// How many bytes the step of this call may append, about: an upper bound unless the group changes in between. 0 for calls that never append.
     pub fn room_for(&self, call: &Call) -> usize {
         match call {
-            Call::Join(request) => RECORD_BYTES + request.group_id.len() + self.group_bytes(&request.group_id),
-            Call::Sync(request) => {
-                let assignments = request.assignments.iter().map(|assigned| assigned.assignment.len());
-                RECORD_BYTES + request.group_id.len() + self.group_bytes(&request.group_id) + assignments.sum::<usize>()
-            }
-            Call::Leave(request) => RECORD_BYTES + request.group_id.len(),
+            Call::Join(request) => RECORD_BYTES + request.group_id.len() + self.join_bytes(request),
+            Call::Sync(request) => self.sync_bytes(request),
+            Call::Leave(request) => RECORD_BYTES + request.group_id.len() + self.leave_bytes(request),
             Call::CommitOffsets(request) | Call::CommitOffsetsInTransaction { request, .. } => Offsets::commit_bytes(request, RECORD_BYTES),
             Call::DeleteOffsets(request) => {
                 let of_topic =
@@ -37,6 +34,35 @@ impl Coordinator {
             | Call::DescribeGroups(_)
             | Call::DescribeConsumerGroups(_)
             | Call::ListGroups { .. } => 0,
+        }
+    }
+
+    /// In a classic group only a static member that is back has the whole group recorded: what all say before they are assigned is not. A look at every member with every join would be
+    /// most of the work in a large group.
+    fn join_bytes(&self, request: &JoinGroupRequest) -> usize {
+        let may_come_back = request.group_instance_id.is_some() && request.member_id.is_empty();
+        match self.groups.get(&request.group_id) {
+            Some(Group::Classic(_)) if !may_come_back => 0,
+            _ => self.group_bytes(&request.group_id),
+        }
+    }
+
+    /// Only the leader's assignment is recorded.
+    fn sync_bytes(&self, request: &SyncGroupRequest) -> usize {
+        match self.groups.get(&request.group_id) {
+            Some(Group::Classic(group)) if group.is_leader(&request.member_id) => {
+                let assignments = request.assignments.iter().map(|assigned| assigned.assignment.len());
+                RECORD_BYTES + request.group_id.len() + self.group_bytes(&request.group_id) + assignments.sum::<usize>()
+            }
+            _ => 0,
+        }
+    }
+
+    /// Members of the classic protocol that leave a consumer group are taken out of it one by one, and it may become a classic group then.
+    fn leave_bytes(&self, request: &LeaveGroupRequest) -> usize {
+        match self.groups.get(&request.group_id) {
+            Some(Group::Consumer(group)) => 3 * RECORD_BYTES * request.members.len() + 2 * group.recorded_bytes(RECORD_BYTES),
+            _ => 0,
         }
     }
 

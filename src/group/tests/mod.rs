@@ -74,7 +74,9 @@ impl Stage {
             client_host: Str::from("/127.0.0.1"),
             fresh_id: Uuid::from_u128(u128::from(token.0)),
         };
+        let room_bytes = self.coordinator.room_for(&call);
         let step = self.coordinator.handle(self.now, token, &caller, &call);
+        assert!(bytes_of(&step) <= room_bytes, "{} bytes, and room for {room_bytes}: {call:?}", bytes_of(&step));
         self.carry_out(step);
         self.run_what_is_due();
         token
@@ -354,6 +356,15 @@ fn histories() -> ProptestConfig {
 
 fn code(error: ErrorCode) -> i16 {
     error.code()
+}
+
+/// What a step's records take, beside the few bytes that a batch has around each.
+fn bytes_of(step: &Step) -> usize {
+    let of_record = |record: &CoordinatorRecord| {
+        let (key, value) = record.encode();
+        key.len() + value.map_or(0, |value| value.len())
+    };
+    step.records.iter().map(of_record).sum()
 }
 
 #[test]
