@@ -9,9 +9,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::reactor::Reactor;
@@ -25,16 +25,26 @@ thread_local! {
 }
 
 /// A task's future that is counted: each poll, and the drop.
-pub(super) fn counted<T>(future: impl Future<Output = T>) -> impl Future<Output = T> {
-    let counts_drop = CountsDrop;
-    async move {
-        let _counts_drop = counts_drop;
-        let mut future = pin!(future);
-        poll_fn(|context| {
-            count_activity();
-            future.as_mut().poll(context)
-        })
-        .await
+pub(super) struct Counted<F>(F);
+
+pub(super) fn counted<F: Future>(future: F) -> Counted<F> {
+    Counted(future)
+}
+
+impl<F: Future> Future for Counted<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        count_activity();
+        // SAFETY: the future is never moved out of the pinned wrapper, whose drop does not touch it. An async block around it would have room for it twice, before and after it is pinned.
+        let future = unsafe { self.map_unchecked_mut(|counted| &mut counted.0) };
+        future.poll(context)
+    }
+}
+
+impl<F> Drop for Counted<F> {
+    fn drop(&mut self) {
+        count_activity();
     }
 }
 
@@ -116,14 +126,6 @@ impl Sentinel {
             }
         }
         Poll::Pending
-    }
-}
-
-struct CountsDrop;
-
-impl Drop for CountsDrop {
-    fn drop(&mut self) {
-        count_activity();
     }
 }
 
