@@ -228,7 +228,8 @@ impl Shard {
         self.validation_memory.acquire(bytes.min(VALIDATION_MEMORY_BYTES)).await
     }
 
-    /// Asks the shard `to`, which may be this one. The request leaves now, in the order of the calls; the future waits for the answer, and cancels the request when dropped.
+    /// Asks the shard `to`, which may be this one. The request leaves now, in the order of the calls, but for one to a group coordinator of this shard, which begins with the first look at
+    /// the answer; the future waits for the answer, and cancels the request when dropped.
     pub fn call(self: &Rc<Shard>, to: ShardId, request: Request) -> Call {
         if to != self.id {
             return Call::Remote(self.mesh.call(to, request));
@@ -236,6 +237,8 @@ impl Shard {
         let shard = Rc::clone(self);
         match request {
             Request::Append(append) => self.append_here(append),
+            // Decided as soon as it is waited for. What waits for a whole group is kept in as little memory as that takes.
+            Request::Group(request) => Call::Waiting(Box::pin(async move { Reply::Group(shard.groups.handle(request).await) })),
             request => Call::Local(rt::spawn(async move { shard.serve(request).await })),
         }
     }
