@@ -45,7 +45,9 @@ impl ConsumerGroup {
     /// Raises the group epoch if it has to rise, or if the topics that are subscribed to have changed. Gives the epoch after.
     pub(super) fn refresh_epoch(&self, turn: &mut Turn<'_>, change: Change<'_>, has_to_rise: bool) -> i32 {
         let names = self.subscribed_names(change.before, change.after);
-        let hash = metadata_hash(names.iter().map(|name| &**name), turn.image);
+        // A look at every partition is only for topics that are not those of before.
+        let is_reckoned = !self.is_metadata_due(turn) && names == self.subscribed_names([], None);
+        let hash = if is_reckoned { self.metadata_hash } else { metadata_hash(names.iter().map(|name| &**name), turn.image) };
         let rises = has_to_rise || hash != self.metadata_hash;
         let epoch = if rises { self.epoch + 1 } else { self.epoch };
         if rises {
@@ -69,65 +71,70 @@ impl ConsumerGroup {
         if self.assignment_epoch >= epoch || !is_rested {
             return (self.assignment_epoch, self.target_of(&member.id, member.instance_id.as_deref()));
         }
-        let mut targets = self.assign(turn, epoch, change);
-        (epoch, targets.remove(&member.id).unwrap_or_default())
+        (epoch, self.assign(turn, epoch, change, &member.id))
     }
 
-    /// Assigns everybody anew, and records what is not as it was.
-    fn assign(&self, turn: &mut Turn<'_>, epoch: i32, change: Change<'_>) -> BTreeMap<Str, Assignment> {
+    /// Assigns everybody anew, and records what is not as it was. Gives the target of one of them.
+    fn assign(&self, turn: &mut Turn<'_>, epoch: i32, change: Change<'_>, member_id: &Str) -> Assignment {
         let name = self.preferred_assignor(change.before, change.after);
         let name = name.as_deref().unwrap_or_else(|| turn.config.default_assignor());
         let members = self.members_after(change);
-        let targets = {
-            let specs = self.specs(&members, turn.image);
-            assignor::assign(name, &specs, &topics_of(&specs, turn.image))
-        };
-        for member in members.values() {
-            let target = &targets[&member.id];
-            if self.targets.get(&member.id) != Some(target) {
+        let (specs, recorded) = self.specs(&members, turn.image);
+        let targets = assignor::assign(name, &specs, &topics_of(&specs, turn.image));
+        for ((member, recorded), target) in members.iter().zip(recorded).zip(&targets) {
+            let stands = recorded.is_some_and(|recorded| std::ptr::eq(recorded, &**target) || *recorded == **target);
+            if !stands {
                 turn.step.records.push(self.target_record(&member.id, target));
             }
         }
         turn.step.records.push(self.target_epoch_record(epoch, turn.now.wall_ms));
         tracing::debug!(group = %self.id, epoch, assignor = name, members = members.len(), "assigned a consumer group anew");
-        targets
+        let place = members.iter().position(|member| member.id == *member_id);
+        place.map(|place| targets[place].clone().into_owned()).unwrap_or_default()
     }
 
-    /// The members once the change is made, by id. A static member's new self stands in the place of its old one.
-    fn members_after<'a>(&'a self, change: Change<'a>) -> BTreeMap<&'a Str, &'a Member> {
-        let mut members: BTreeMap<&Str, &Member> = self.members.iter().collect();
-        if let Some(after) = change.after {
-            let replaced = after.instance_id.as_deref().and_then(|instance_id| self.static_member(instance_id));
-            if let Some(replaced) = replaced {
-                members.remove(&replaced.id);
-            }
-            members.insert(&after.id, after);
-        }
+    /// The members once the change is made, in the order of their ids. A static member's new self stands in the place of its old one.
+    fn members_after<'a>(&'a self, change: Change<'a>) -> Vec<&'a Member> {
+        let Some(after) = change.after else { return self.members.values().collect() };
+        let replaced = after.instance_id.as_deref().and_then(|instance_id| self.static_member(instance_id)).map(|replaced| &replaced.id);
+        let stays = |member: &&Member| member.id != after.id && Some(&member.id) != replaced;
+        let mut members: Vec<&Member> = self.members.values().filter(stays).collect();
+        members.insert(members.partition_point(|member| member.id < after.id), after);
         members
     }
 
-    fn specs<'a>(&'a self, members: &BTreeMap<&'a Str, &'a Member>, image: &Image) -> Vec<MemberSpec<'a>> {
+    /// What an assignor has to know of each member; and what is recorded as its target, if anything is.
+    fn specs<'a>(&'a self, members: &[&'a Member], image: &Image) -> (Vec<MemberSpec<'a>>, Vec<Option<&'a Assignment>>) {
         let none: &'static Assignment = const { &Assignment::new() };
         let mut specs: Vec<MemberSpec<'a>> = Vec::with_capacity(members.len());
+        let mut all_recorded = Vec::with_capacity(members.len());
+        // Both are in the order of the members' ids.
+        let mut targets = self.targets.iter().peekable();
         let mut last: Option<(&Member, std::rc::Rc<[Uuid]>)> = None;
-        for member in members.values() {
+        for member in members {
             // Most members subscribe to what the one before does; the lists are looked up once then.
             let topics = match &last {
                 Some((other, topics)) if other.topic_names == member.topic_names && other.regex() == member.regex() => topics.clone(),
                 _ => self.subscribed_topic_ids(member, image).into_iter().collect(),
             };
             last = Some((member, topics.clone()));
-            let stands_under = member.instance_id.as_deref().and_then(|instance_id| self.static_member(instance_id));
-            let known_id = stands_under.map_or(&member.id, |known| &known.id);
+            while targets.next_if(|(member_id, _)| **member_id < member.id).is_some() {}
+            let recorded = targets.next_if(|(member_id, _)| **member_id == member.id).map(|(_, target)| target);
+            let former = member.instance_id.as_deref().and_then(|instance_id| self.static_member(instance_id));
+            let target = match former {
+                Some(former) if former.id != member.id => self.targets.get(&former.id),
+                _ => recorded,
+            };
             specs.push(MemberSpec {
                 id: &member.id,
                 instance_id: member.instance_id.as_ref(),
                 rack_id: member.rack_id.as_deref(),
                 topics,
-                target: self.targets.get(known_id).unwrap_or(none),
+                target: target.unwrap_or(none),
             });
+            all_recorded.push(recorded);
         }
-        specs
+        (specs, all_recorded)
     }
 }
 

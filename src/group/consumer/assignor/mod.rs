@@ -5,6 +5,7 @@ mod uniform;
 
 use super::member::Assignment;
 use crate::wire::Str;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -37,10 +38,11 @@ impl TopicSpec {
     }
 }
 
-/// A target for every member, by the assignor of this name. Every partition of a topic that somebody subscribes to goes to exactly one of its subscribers.
-pub(crate) fn assign(name: &str, members: &[MemberSpec<'_>], topics: &BTreeMap<Uuid, TopicSpec>) -> BTreeMap<Str, Assignment> {
+/// A target for every member in its place, by the assignor of this name; borrowed where the last one stands. Every partition of a topic that somebody subscribes to goes to exactly one of its
+/// subscribers.
+pub(crate) fn assign<'a>(name: &str, members: &[MemberSpec<'a>], topics: &BTreeMap<Uuid, TopicSpec>) -> Vec<Cow<'a, Assignment>> {
     match name {
-        "range" => range::assign(members, topics),
+        "range" => range::assign(members, topics).into_iter().map(Cow::Owned).collect(),
         _ => uniform::assign(members, topics),
     }
 }

@@ -5,7 +5,6 @@
 
 use super::{MemberSpec, TopicSpec};
 use crate::group::consumer::member::Assignment;
-use crate::wire::Str;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -17,9 +16,9 @@ struct Deal {
     extra: i32,
 }
 
-pub(super) fn assign(members: &[MemberSpec<'_>], topics: &BTreeMap<Uuid, TopicSpec>) -> BTreeMap<Str, Assignment> {
-    let mut in_order: Vec<&MemberSpec<'_>> = members.iter().collect();
-    in_order.sort_by_key(|member| (member.instance_id.is_none(), member.instance_id, member.id));
+pub(super) fn assign(members: &[MemberSpec<'_>], topics: &BTreeMap<Uuid, TopicSpec>) -> Vec<Assignment> {
+    let mut in_order: Vec<(usize, &MemberSpec<'_>)> = members.iter().enumerate().collect();
+    in_order.sort_by_key(|(_, member)| (member.instance_id.is_none(), member.instance_id, member.id));
 
     let mut subscribers: BTreeMap<Uuid, i32> = BTreeMap::new();
     for topic_id in members.iter().flat_map(|member| member.topics.iter()) {
@@ -31,19 +30,17 @@ pub(super) fn assign(members: &[MemberSpec<'_>], topics: &BTreeMap<Uuid, TopicSp
     };
     let mut deals: BTreeMap<Uuid, Deal> = subscribers.into_iter().map(deal).collect();
 
-    let mut targets = BTreeMap::new();
-    for member in in_order {
-        let mut target = Assignment::new();
+    let mut targets = vec![Assignment::new(); members.len()];
+    for (place, member) in in_order {
         for topic_id in member.topics.iter() {
             let deal = deals.get_mut(topic_id).expect("every topic subscribed to is dealt out");
             let count = deal.quota + i32::from(deal.extra > 0);
             deal.extra = (deal.extra - 1).max(0);
             if count > 0 {
-                target.insert(*topic_id, (deal.next..deal.next + count).collect());
+                targets[place].insert(*topic_id, (deal.next..deal.next + count).collect());
                 deal.next += count;
             }
         }
-        targets.insert(member.id.clone(), target);
     }
     targets
 }

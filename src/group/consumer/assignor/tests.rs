@@ -47,7 +47,8 @@ impl Group {
                 target,
             })
             .collect();
-        let targets = assign(name, &specs, &topics);
+        let targets: Vec<Assignment> = assign(name, &specs, &topics).into_iter().map(Cow::into_owned).collect();
+        let targets: BTreeMap<Str, Assignment> = self.members.iter().map(|(id, _, _)| id.clone()).zip(targets).collect();
         for (id, _, target) in &mut self.members {
             *target = targets[id].clone();
         }

@@ -4,42 +4,36 @@
 
 use super::{MemberSpec, TopicSpec, is_homogeneous};
 use crate::group::consumer::member::Assignment;
-use crate::wire::Str;
+use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 type TopicPartition = (Uuid, i32);
 
-pub(super) fn assign(members: &[MemberSpec<'_>], topics: &BTreeMap<Uuid, TopicSpec>) -> BTreeMap<Str, Assignment> {
-    let targets = match members {
+pub(super) fn assign<'a>(members: &[MemberSpec<'a>], topics: &BTreeMap<Uuid, TopicSpec>) -> Vec<Cow<'a, Assignment>> {
+    match members {
         [] => Vec::new(),
         members if is_homogeneous(members) => assign_alike(members, topics),
-        members => assign_each(members, topics),
-    };
-    members.iter().map(|member| member.id.clone()).zip(targets).collect()
+        members => assign_each(members, topics).into_iter().map(Cow::Owned).collect(),
+    }
 }
 
 /// All members subscribe to the same topics: each has a quota, keeps of its last target what fits into that, and takes from what is left over.
-fn assign_alike(members: &[MemberSpec<'_>], topics: &BTreeMap<Uuid, TopicSpec>) -> Vec<Assignment> {
+fn assign_alike<'a>(members: &[MemberSpec<'a>], topics: &BTreeMap<Uuid, TopicSpec>) -> Vec<Cow<'a, Assignment>> {
     let total: usize = topics.values().map(|topic| topic.partition_count as usize).sum();
     let quota = total / members.len();
     let mut extras = total % members.len();
 
-    let mut taken: HashSet<TopicPartition, foldhash::fast::RandomState> = HashSet::default();
+    let mut taken = Taken::none_of(topics);
     let mut targets = Vec::with_capacity(members.len());
     let mut wanting = Vec::new();
     for (index, member) in members.iter().enumerate() {
         let members_left = members.len() - index;
         let may_have_extra = extras > 0;
-        let mut room = quota + usize::from(may_have_extra);
-        let mut target = Assignment::new();
-        for partition in kept(member, topics) {
-            if room > 0 && taken.insert(partition) {
-                room -= 1;
-                target.entry(partition.0).or_default().insert(partition.1);
-            }
-        }
+        let allowed = quota + usize::from(may_have_extra);
+        let (target, count) = taken.keep(member, allowed);
+        let mut room = allowed - count;
         // The extra one is left for a member that already has it, as long as enough members follow.
         let gives_extra_up = may_have_extra && room > 0 && members_left > extras;
         if gives_extra_up {
@@ -53,16 +47,68 @@ fn assign_alike(members: &[MemberSpec<'_>], topics: &BTreeMap<Uuid, TopicSpec>) 
         targets.push(target);
     }
 
-    let mut free: BTreeSet<TopicPartition> = all_partitions(topics).filter(|partition| !taken.contains(partition)).collect();
-    hand_out_within_racks(members, topics, &mut wanting, &mut free, &mut targets);
+    let mut free: Vec<TopicPartition> = taken.left_over();
+    if wanting.iter().any(|(index, _)| members[*index].rack_id.is_some()) {
+        let mut left: BTreeSet<TopicPartition> = free.into_iter().collect();
+        hand_out_within_racks(members, topics, &mut wanting, &mut left, &mut targets);
+        free = left.into_iter().collect();
+    }
     let mut free = free.into_iter();
     for (index, room) in wanting {
         for (topic_id, partition) in free.by_ref().take(room) {
-            targets[index].entry(topic_id).or_default().insert(partition);
+            targets[index].to_mut().entry(topic_id).or_default().insert(partition);
         }
     }
     assert!(free.next().is_none(), "the quotas add up to all partitions");
     targets
+}
+
+/// Which partitions somebody has already.
+struct Taken(BTreeMap<Uuid, Vec<bool>>);
+
+impl Taken {
+    fn none_of(topics: &BTreeMap<Uuid, TopicSpec>) -> Taken {
+        Taken(topics.iter().map(|(topic_id, topic)| (*topic_id, vec![false; topic.partition_count as usize])).collect())
+    }
+
+    /// Takes of the member's last target what it may keep, at most so many; gives that and its number. Most members keep all that they have, and then nothing is copied.
+    fn keep<'a>(&mut self, member: &MemberSpec<'a>, allowed: usize) -> (Cow<'a, Assignment>, usize) {
+        let mut count = 0;
+        let mut lost: Vec<TopicPartition> = Vec::new();
+        for (topic_id, partitions) in member.target {
+            let mut of_topic = self.0.get_mut(topic_id);
+            for partition in partitions {
+                match of_topic.as_deref_mut().and_then(|taken| taken.get_mut(*partition as usize)) {
+                    Some(is_taken) if !*is_taken && count < allowed => {
+                        *is_taken = true;
+                        count += 1;
+                    }
+                    _ => lost.push((*topic_id, *partition)),
+                }
+            }
+        }
+        if lost.is_empty() {
+            return (Cow::Borrowed(member.target), count);
+        }
+        let mut kept = member.target.clone();
+        for (topic_id, partition) in lost {
+            let of_topic = kept.get_mut(&topic_id).expect("it was just found there");
+            of_topic.remove(&partition);
+            if of_topic.is_empty() {
+                kept.remove(&topic_id);
+            }
+        }
+        (Cow::Owned(kept), count)
+    }
+
+    fn left_over(&self) -> Vec<TopicPartition> {
+        let of_topic = |(topic_id, taken): (&Uuid, &Vec<bool>)| {
+            let topic_id = *topic_id;
+            let free = (0i32..).zip(taken).filter(|(_, is_taken)| !**is_taken);
+            free.map(move |(partition, _)| (topic_id, partition)).collect::<Vec<_>>()
+        };
+        self.0.iter().flat_map(of_topic).collect()
+    }
 }
 
 fn hand_out_within_racks(
@@ -70,7 +116,7 @@ fn hand_out_within_racks(
     topics: &BTreeMap<Uuid, TopicSpec>,
     wanting: &mut [(usize, usize)],
     free: &mut BTreeSet<TopicPartition>,
-    targets: &mut [Assignment],
+    targets: &mut [Cow<'_, Assignment>],
 ) {
     for (index, room) in wanting {
         let Some(rack) = members[*index].rack_id else { continue };
@@ -79,7 +125,7 @@ fn hand_out_within_racks(
         *room -= near.len();
         for (topic_id, partition) in near {
             free.remove(&(topic_id, partition));
-            targets[*index].entry(topic_id).or_default().insert(partition);
+            targets[*index].to_mut().entry(topic_id).or_default().insert(partition);
         }
     }
 }
@@ -91,10 +137,6 @@ fn kept<'a>(member: &'a MemberSpec<'_>, topics: &'a BTreeMap<Uuid, TopicSpec>) -
         let partition_count = topics[topic_id].partition_count;
         partitions.iter().filter(move |partition| **partition < partition_count).map(|partition| (*topic_id, *partition))
     })
-}
-
-fn all_partitions(topics: &BTreeMap<Uuid, TopicSpec>) -> impl Iterator<Item = TopicPartition> {
-    topics.iter().flat_map(|(topic_id, topic)| (0..topic.partition_count).map(|partition| (*topic_id, partition)))
 }
 
 /// How often the loads are evened out at most. Each round about halves what is left of the differences.
