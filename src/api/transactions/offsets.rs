@@ -131,3 +131,21 @@ fn respond(committed: OffsetCommitResponse, version: i16) -> TxnOffsetCommitResp
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
+
+    #[test]
+    fn a_coordinator_that_loads_is_not_available_to_old_clients() {
+        let told = |error: ErrorCode, version| {
+            let partitions = vec![OffsetCommitResponsePartition { error_code: error.code(), ..Default::default() }];
+            let topics = vec![OffsetCommitResponseTopic { partitions, ..Default::default() }];
+            respond(OffsetCommitResponse { topics, ..Default::default() }, version).topics[0].partitions[0].error_code
+        };
+        assert_eq!(told(ErrorCode::CoordinatorLoadInProgress, 1), ErrorCode::CoordinatorNotAvailable.code());
+        assert_eq!(told(ErrorCode::CoordinatorLoadInProgress, 2), ErrorCode::CoordinatorLoadInProgress.code());
+        assert_eq!(told(ErrorCode::FencedInstanceId, 1), ErrorCode::FencedInstanceId.code());
+    }
+}
