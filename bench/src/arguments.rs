@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use corelane_bench::cost::Watched;
 use corelane_bench::failure::Failure;
 use corelane_bench::scenario::Target;
-use corelane_bench::workload::{Class, ClientKind, Codec, Rate, Scenario, Workload};
+use corelane_bench::workload::{Class, ClientKind, Codec, GroupProtocol, Rate, Scenario, Workload};
 use corelane_bench::{builtin, omb};
 
 use crate::compare_command::CompareArguments;
@@ -180,6 +180,12 @@ struct Settings {
     /// Of groups: all members join anew, again and again.
     #[arg(long)]
     rebalances: bool,
+    /// Of groups with rebalances: classic, or consumer (KIP-848).
+    #[arg(long)]
+    group_protocol: Option<GroupProtocol>,
+    /// Of groups of the consumer protocol: how long the coordinator rests between two assignments.
+    #[arg(long)]
+    assignment_interval_ms: Option<u32>,
     /// Of transactions: how many partitions each writes to.
     #[arg(long)]
     transaction_partitions: Option<usize>,
@@ -293,10 +299,12 @@ impl Settings {
         set(&mut workload.connections_per_second, &self.connections_per_second);
         set(&mut workload.groups, &self.groups);
         set(&mut workload.members, &self.members);
+        set(&mut workload.group_protocol, &self.group_protocol);
         set(&mut workload.transaction_partitions, &self.transaction_partitions);
         workload.class = self.class.or(workload.class);
         workload.topic = self.topic.clone().or(workload.topic.take());
         workload.linger_ms = self.linger_ms.or(workload.linger_ms);
+        workload.assignment_interval_ms = self.assignment_interval_ms.or(workload.assignment_interval_ms);
         workload.idempotent |= self.idempotent;
         workload.parks |= self.parks;
         workload.rebalances |= self.rebalances;

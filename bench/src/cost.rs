@@ -67,13 +67,14 @@ pub fn resident_bytes(pid: u32) -> io::Result<u64> {
 /// CPU share of a process that has nothing to do, to the nanosecond: /proc/PID/stat counts only hundredths.
 pub fn idle_share(pid: u32, length: Duration) -> io::Result<f64> {
     let began = Instant::now();
-    let before = thread_time(pid)?;
+    let before = cpu_time(pid)?;
     std::thread::sleep(length);
-    let spent = thread_time(pid)?.saturating_sub(before);
+    let spent = cpu_time(pid)?.saturating_sub(before);
     Ok(spent.as_secs_f64() / began.elapsed().as_secs_f64())
 }
 
-fn thread_time(pid: u32) -> io::Result<Duration> {
+/// CPU time of all threads that there are now, to the nanosecond.
+pub fn cpu_time(pid: u32) -> io::Result<Duration> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task"))?;
     let nanos = tasks.flatten().filter_map(|task| {
         let schedstat = fs::read_to_string(task.path().join("schedstat")).ok()?;

@@ -60,6 +60,16 @@ pub enum ClientKind {
     Rdkafka,
 }
 
+/// How members of a group speak with its coordinator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum GroupProtocol {
+    #[default]
+    Classic,
+    /// KIP-848: the coordinator assigns.
+    Consumer,
+}
+
 /// How acknowledgements are bought: table names carry it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -203,6 +213,10 @@ pub struct Workload {
     pub members: usize,
     /// Of `groups`: instead of commits, all members of every group join anew, and again as soon as each has its assignment.
     pub rebalances: bool,
+    /// Of `groups`: the consumer protocol only with `rebalances`; each is then that of a group which forms.
+    pub group_protocol: GroupProtocol,
+    /// Of `groups` by the consumer protocol: `consumer.assignment.interval.ms` of each group. Without it what the broker says.
+    pub assignment_interval_ms: Option<u32>,
     /// Of `transactions`: how many partitions one transaction writes to; its records are spread evenly over them.
     pub transaction_partitions: usize,
 }
@@ -244,6 +258,8 @@ impl Default for Workload {
             groups: 10,
             members: 10,
             rebalances: false,
+            group_protocol: GroupProtocol::Classic,
+            assignment_interval_ms: None,
             transaction_partitions: 1,
         }
     }
@@ -323,6 +339,10 @@ impl Workload {
                 format!("rate: {} commits on a schedule", self.scenario.name()),
             ),
             (
+                self.group_protocol == GroupProtocol::Consumer && !self.rebalances,
+                "group_protocol = consumer: members of the consumer protocol only rebalance here".to_string(),
+            ),
+            (
                 self.scenario == Scenario::E2e && self.subscriptions == 0,
                 "subscriptions = 0: e2e needs a reader; that is what produce is for".to_string(),
             ),
@@ -394,7 +414,8 @@ impl Workload {
                 format!("{} MiB as fast as they come, {} x {} consumers", self.backlog_mib, self.subscriptions, self.consumers)
             }
             Scenario::Groups if self.rebalances => {
-                format!("one rebalance after another of {} groups of {} members", self.groups, self.members)
+                let protocol = if self.group_protocol == GroupProtocol::Consumer { ", consumer protocol" } else { "" };
+                format!("one rebalance after another of {} groups of {} members{protocol}", self.groups, self.members)
             }
             Scenario::Groups => format!("{load}, {} groups of {} members", self.groups, self.members),
             Scenario::Transactions => format!("{load}, {} partitions in each", self.transaction_partitions),
@@ -469,6 +490,7 @@ mod tests {
             ("duration_seconds = 0", "duration_seconds"),
             ("scenario = 'mixed'\nparks = true", "parks"),
             ("scenario = 'e2e'\nsubscriptions = 0", "subscriptions"),
+            ("scenario = 'groups'\ngroup_protocol = 'consumer'", "group_protocol"),
             ("scenario = 'transactions'\npartitions = 4\nbatch_records = 10\ntransaction_partitions = 5", "transaction_partitions"),
             ("scenario = 'transactions'\npartitions = 4\nbatch_records = 10\ntransaction_partitions = 4", "transaction_partitions"),
         ] {

@@ -26,9 +26,11 @@ use crate::workload::{Class, Workload};
 
 const LATEST: i64 = -1;
 const TOPIC_RESOURCE: i8 = 2;
+const GROUP_RESOURCE: i8 = 32;
 const SET: i8 = 0;
 /// Apache Kafka takes more than a minute for a thousand partitions where others use the disk, too.
 const LEADERS_MAX: Duration = Duration::from_secs(300);
+const SETTING_MAX: Duration = Duration::from_secs(10);
 
 pub struct Admin {
     connection: Connection,
@@ -140,9 +142,13 @@ impl Admin {
     }
 
     fn settings_of<'a>(&mut self, topic: &str, keys: impl Iterator<Item = &'a str>) -> Result<BTreeMap<String, String>, Failure> {
+        self.settings(TOPIC_RESOURCE, topic, keys)
+    }
+
+    fn settings<'a>(&mut self, kind: i8, name: &str, keys: impl Iterator<Item = &'a str>) -> Result<BTreeMap<String, String>, Failure> {
         let resource = DescribeConfigsResource {
-            resource_type: TOPIC_RESOURCE,
-            resource_name: Str::from(topic),
+            resource_type: kind,
+            resource_name: Str::from(name),
             configuration_keys: Some(keys.map(Str::from).collect()),
             ..Default::default()
         };
@@ -154,22 +160,42 @@ impl Admin {
 
     /// What coordinators write is as durable as the class asks for: a topic of theirs, which is there by now, flushes before it acknowledges.
     pub fn prepare_coordinators(&mut self, topic: &str, class: Option<Class>) -> Result<(), Failure> {
-        let (key, wanted) = ("flush.messages", "1");
-        if class != Some(Class::B) || self.settings_of(topic, [key].into_iter())?.get(key).is_some_and(|value| value == wanted) {
+        match class {
+            Some(Class::B) => self.have(TOPIC_RESOURCE, topic, "flush.messages", "1"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives a group a setting of its own, and waits until the broker has it.
+    pub fn prepare_group(&mut self, group: &str, key: &str, value: &str) -> Result<(), Failure> {
+        self.have(GROUP_RESOURCE, group, key, value)?;
+        let deadline = Instant::now() + SETTING_MAX;
+        while !self.has(GROUP_RESOURCE, group, key, value)? {
+            if Instant::now() > deadline {
+                return Err(Failure::Refused(format!("{key} of {group} is not {value}")));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    fn has(&mut self, kind: i8, name: &str, key: &str, value: &str) -> Result<bool, Failure> {
+        Ok(self.settings(kind, name, [key].into_iter())?.get(key).is_some_and(|present| present == value))
+    }
+
+    /// Sets it unless it is so already.
+    fn have(&mut self, kind: i8, name: &str, key: &str, value: &str) -> Result<(), Failure> {
+        if self.has(kind, name, key, value)? {
             return Ok(());
         }
-        let config = AlterableConfig { name: key.into(), config_operation: SET, value: Some(wanted.into()), ..Default::default() };
-        let resource = AlterConfigsResource {
-            resource_type: TOPIC_RESOURCE,
-            resource_name: Str::from(topic),
-            configs: vec![config],
-            ..Default::default()
-        };
+        let config = AlterableConfig { name: key.into(), config_operation: SET, value: Some(value.into()), ..Default::default() };
+        let resource =
+            AlterConfigsResource { resource_type: kind, resource_name: Str::from(name), configs: vec![config], ..Default::default() };
         let request = IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
         let response =
             self.connection.ask(INCREMENTAL_ALTER_CONFIGS_VERSION, &request).map_err(|error| self.gone("changing settings", error))?;
         match response.responses.iter().map(|result| result.error_code).find(|code| *code != 0) {
-            Some(code) => Err(Failure::Refused(format!("{key} of {topic} cannot be set: {}", error_name(code)))),
+            Some(code) => Err(Failure::Refused(format!("{key} of {name} cannot be set: {}", error_name(code)))),
             None => Ok(()),
         }
     }

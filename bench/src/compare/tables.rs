@@ -291,9 +291,16 @@ impl Tables<'_> {
 fn shown_ratios(case: &Case) -> &'static [&'static str] {
     match (case.settings.scenario, case.settings.rate) {
         (Scenario::Consume, _) => &["rate", "cpu_per_million"],
-        (Scenario::Groups, _) => {
-            &["forming_ms", "rebalance_settled_ms", "heartbeat.p50", "heartbeat.p99", "committed.p50", "committed.p99", "cpu_per_million"]
-        }
+        (Scenario::Groups, _) => &[
+            "forming_ms",
+            "rebalance_settled_ms",
+            "rebalance_cpu_ms",
+            "heartbeat.p50",
+            "heartbeat.p99",
+            "committed.p50",
+            "committed.p99",
+            "cpu_per_million",
+        ],
         (Scenario::Transactions, Rate::Max) => &["transactions_per_second", "records_per_cpu_second"],
         (Scenario::Transactions, _) => &["committed.p50", "committed.p99", "ended.p50", "ended.p99", "cpu_per_million"],
         (Scenario::Offsets, _) => &["restart_to_loaded_ms", "listening_to_loaded_ms", "commit_seconds"],

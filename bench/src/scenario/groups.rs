@@ -1,9 +1,14 @@
 //! `groups`: many consumers in many groups. They join, are assigned, send heartbeats, and commit offsets on a schedule; at the end every group is asked for what it has committed. Or
 //! they do nothing but join anew, all at once, with another subscription each time: how long until each has its partitions again.
 //!
-//! A member is a state machine over a connection of its own; the thread goes round them as in every scenario. The classic protocol, since every client speaks it.
+//! A member is a state machine over a connection of its own; the thread goes round them as in every scenario. The classic protocol, since every client speaks it; the consumer protocol
+//! is in `consumer_groups`.
+//!
+//! A rebalance is over in some ten microseconds for each member, so the client does then only what has to be done then: requests that are known before are encoded before, and a look
+//! at every member with every answer is none.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -20,6 +25,7 @@ use corelane_wire::messages::{
 };
 use corelane_wire::{ApiKey, Decoder, ErrorCode, Message, Request, Str, read_response_header};
 
+use super::rebalances::Rebalances;
 use super::{Target, conclude, facts};
 use crate::client::admin::{Admin, error_name};
 use crate::client::connection::{Connection, frame_of, invalid};
@@ -43,6 +49,8 @@ const FIND_COORDINATOR_VERSION: i16 = 2;
 
 /// While groups form, members look often whether they are to join again; a real consumer's interval would only make the forming longer.
 const FORMING_HEARTBEAT_NS: u64 = 200_000_000;
+/// When a member that still waits for an answer is looked at again.
+const HELD_BACK_NS: u64 = 1_000_000;
 const HEARTBEAT_NS: u64 = 1_000_000_000;
 const FORMING_MAX_NS: u64 = 120_000_000_000;
 const LAST_ANSWER_MAX_NS: u64 = 15_000_000_000;
@@ -50,7 +58,7 @@ const LAST_ANSWER_MAX_NS: u64 = 15_000_000_000;
 pub fn run(setup: &Setup<'_>, target: &Target) -> Result<Outcome, Failure> {
     let workload = setup.workload;
     let began = SystemTime::now();
-    let mut crowd = Crowd::connect(setup)?;
+    let mut crowd = Crowd::connect(setup, target)?;
     Admin::connect(setup.address, setup.congestion_control)?.prepare_coordinators("__consumer_offsets", workload.class)?;
     let forming_ns = crowd.form()?;
     crowd.drain()?;
@@ -78,10 +86,7 @@ pub fn run(setup: &Setup<'_>, target: &Target) -> Result<Outcome, Failure> {
         .map(|error| Failure::Refused(format!("{} commits or heartbeats, first {error}", crowd.counts.failed)));
     let mut more =
         BTreeMap::from([("forming_ms".to_string(), forming_ns as f64 / 1e6), ("members".to_string(), crowd.members.len() as f64)]);
-    if let Some(settled_ns) = crowd.settled_median_ns() {
-        more.insert("rebalance_settled_ms".to_string(), settled_ns as f64 / 1e6);
-        more.insert("rebalances".to_string(), crowd.settled_ns.len() as f64);
-    }
+    more.extend(crowd.rebalances.figures());
     let outcome = Outcome {
         workload: workload.clone(),
         client: facts(target),
@@ -112,6 +117,7 @@ enum Asked {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
+    Outside,
     Joining,
     Stable,
 }
@@ -142,8 +148,15 @@ struct Crowd {
     partitions: usize,
     /// How often all have joined; a part of what members subscribe with, so that another number makes another generation.
     joins: u32,
-    /// How long each rebalance of the window took.
-    settled_ns: Vec<u64>,
+    rebalances: Rebalances,
+    /// Members without an assignment of the generation that forms.
+    unsettled: usize,
+    /// When the last JoinGroup was answered.
+    joined_ns: u64,
+    /// Who is to send a heartbeat when; what does not agree with the member is an old entry.
+    beats: BinaryHeap<Reverse<(u64, usize)>>,
+    /// What the leader of a group in which all members are here gives to each.
+    assignments: Vec<Bytes>,
     readiness: Readiness,
     counters: Arc<Counters>,
     schedule: Option<Schedule>,
@@ -158,7 +171,7 @@ struct Crowd {
 }
 
 impl Crowd {
-    fn connect(setup: &Setup<'_>) -> Result<Crowd, Failure> {
+    fn connect(setup: &Setup<'_>, target: &Target) -> Result<Crowd, Failure> {
         let workload = setup.workload;
         let prefix = format!("{}-group", setup.topic);
         let mut members = Vec::new();
@@ -176,7 +189,7 @@ impl Crowd {
                     partition: member as i32 % workload.partitions,
                     id: Str::default(),
                     generation: -1,
-                    state: State::Joining,
+                    state: State::Outside,
                     joining_since_ns: 0,
                     heartbeat_due_ns: u64::MAX,
                     commits: 0,
@@ -197,7 +210,11 @@ impl Crowd {
             per_group: workload.members,
             partitions: workload.partitions as usize,
             joins: 0,
-            settled_ns: Vec::new(),
+            rebalances: Rebalances::watching(target),
+            unsettled: 0,
+            joined_ns: 0,
+            beats: BinaryHeap::new(),
+            assignments: deal(&Str::from(setup.topic), workload.members, workload.partitions as usize),
             readiness,
             counters: setup.counters.clone(),
             schedule: None,
@@ -212,11 +229,13 @@ impl Crowd {
 
     /// All members join at once; done when every group has one generation that all its members are in, and every partition has its member. Gives how long that took.
     fn form(&mut self) -> Result<u64, Failure> {
-        let began_ns = self.clock.now_ns();
         self.joins += 1;
-        for place in 0..self.members.len() {
+        let frames: Vec<Vec<u8>> =
+            (0..self.members.len()).map(|place| self.join_frame(place)).collect::<io::Result<_>>().map_err(|error| gone(&error))?;
+        let began_ns = self.clock.now_ns();
+        for (place, frame) in frames.iter().enumerate() {
             self.members[place].joining_since_ns = began_ns;
-            self.join(place).map_err(|error| gone(&error))?;
+            self.send_join(place, frame).map_err(|error| gone(&error))?;
         }
         while !self.is_formed() {
             self.round()?;
@@ -238,6 +257,9 @@ impl Crowd {
     }
 
     fn is_formed(&self) -> bool {
+        if self.unsettled > 0 {
+            return false;
+        }
         self.members.chunks(self.per_group).all(|group| {
             group.iter().all(|member| member.state == State::Stable && member.generation == group[0].generation)
                 && group.iter().map(|member| member.assigned).sum::<usize>() == self.partitions
@@ -248,19 +270,15 @@ impl Crowd {
     fn rebalance(&mut self) -> Result<(), Failure> {
         self.heartbeat_ns = FORMING_HEARTBEAT_NS;
         while self.clock.now_ns() < self.window.end_ns {
-            let is_counted = self.clock.now_ns() >= self.window.start_ns;
+            let before = self.rebalances.look();
             let settled_ns = self.form()?;
-            if is_counted {
-                self.settled_ns.push(settled_ns);
+            let ended_ns = self.clock.now_ns();
+            if ended_ns - settled_ns >= self.window.start_ns {
+                let joined_ns = (self.joined_ns + settled_ns).saturating_sub(ended_ns);
+                self.rebalances.count(before, settled_ns, joined_ns);
             }
         }
         Ok(())
-    }
-
-    fn settled_median_ns(&self) -> Option<u64> {
-        let mut settled = self.settled_ns.clone();
-        settled.sort_unstable();
-        settled.get(settled.len() / 2).copied()
     }
 
     fn begin(&mut self, start_ns: u64, window: Window) {
@@ -270,9 +288,14 @@ impl Crowd {
         self.heartbeat_ns = HEARTBEAT_NS;
         let count = self.members.len() as u64;
         // Evenly over the interval, as they would be by chance.
-        for (place, member) in self.members.iter_mut().enumerate() {
-            member.heartbeat_due_ns = start_ns + place as u64 * HEARTBEAT_NS / count;
+        for place in 0..self.members.len() {
+            self.beat_at(place, start_ns + place as u64 * HEARTBEAT_NS / count);
         }
+    }
+
+    fn beat_at(&mut self, place: usize, due_ns: u64) {
+        self.members[place].heartbeat_due_ns = due_ns;
+        self.beats.push(Reverse((due_ns, place)));
     }
 
     /// The window: commits on the schedule, heartbeats in between.
@@ -315,23 +338,33 @@ impl Crowd {
             self.receive(place).map_err(|error| gone(&error))?;
         }
         let now_ns = self.clock.now_ns();
-        let may_ask = now_ns < self.window.end_ns;
-        for place in 0..self.members.len() {
-            let member = &mut self.members[place];
-            // While groups form, a heartbeat is only a question whether to join again: one at a time, or ten thousand members ask more than anybody can answer.
-            let is_held_back = self.heartbeat_ns < HEARTBEAT_NS && !member.asked.is_empty();
-            if may_ask && member.state == State::Stable && now_ns >= member.heartbeat_due_ns && !is_held_back {
-                let due_ns = member.heartbeat_due_ns;
-                member.heartbeat_due_ns = due_ns + self.heartbeat_ns;
-                let request = HeartbeatRequest {
-                    group_id: group_name(&self.prefix, member.group),
-                    generation_id: member.generation,
-                    member_id: member.id.clone(),
-                    ..Default::default()
-                };
-                member.ask(HEARTBEAT_VERSION, &request, Asked::Heartbeat { due_ns }).map_err(|error| gone(&error))?;
-            }
+        while now_ns < self.window.end_ns
+            && let Some(Reverse((due_ns, place))) = self.beats.peek().copied().filter(|Reverse((due_ns, _))| *due_ns <= now_ns)
+        {
+            self.beats.pop();
+            self.beat(place, due_ns, now_ns).map_err(|error| gone(&error))?;
         }
+        Ok(())
+    }
+
+    fn beat(&mut self, place: usize, due_ns: u64, now_ns: u64) -> io::Result<()> {
+        let member = &mut self.members[place];
+        if member.state != State::Stable || member.heartbeat_due_ns != due_ns {
+            return Ok(());
+        }
+        // While groups form, a heartbeat is only a question whether to join again: one at a time, or ten thousand members ask more than anybody can answer.
+        if self.heartbeat_ns < HEARTBEAT_NS && !member.asked.is_empty() {
+            self.beat_at(place, now_ns + HELD_BACK_NS);
+            return Ok(());
+        }
+        let request = HeartbeatRequest {
+            group_id: group_name(&self.prefix, member.group),
+            generation_id: member.generation,
+            member_id: member.id.clone(),
+            ..Default::default()
+        };
+        member.ask(HEARTBEAT_VERSION, &request, Asked::Heartbeat { due_ns })?;
+        self.beat_at(place, due_ns + self.heartbeat_ns);
         Ok(())
     }
 
@@ -344,7 +377,10 @@ impl Crowd {
         while let Some(frame) = self.members[place].connection.next_frame().map(Bytes::copy_from_slice) {
             let asked = self.members[place].asked.pop_front().ok_or_else(|| invalid("an answer that nobody asked for"))?;
             match asked {
-                Asked::Join => self.on_join(place, read(frame, ApiKey::JoinGroup, JOIN_VERSION)?)?,
+                Asked::Join => {
+                    self.joined_ns = now_ns;
+                    self.on_join(place, read(frame, ApiKey::JoinGroup, JOIN_VERSION)?)?;
+                }
                 Asked::Sync => self.on_sync(place, &read(frame, ApiKey::SyncGroup, SYNC_VERSION)?, now_ns)?,
                 Asked::Heartbeat { due_ns } => {
                     let response: HeartbeatResponse = read(frame, ApiKey::Heartbeat, HEARTBEAT_VERSION)?;
@@ -367,8 +403,12 @@ impl Crowd {
     }
 
     fn join(&mut self, place: usize) -> io::Result<()> {
-        let member = &mut self.members[place];
-        member.state = State::Joining;
+        let frame = self.join_frame(place)?;
+        self.send_join(place, &frame)
+    }
+
+    fn join_frame(&self, place: usize) -> io::Result<Vec<u8>> {
+        let member = &self.members[place];
         let protocol =
             JoinGroupRequestProtocol { name: "range".into(), metadata: subscription(&self.topic, self.joins), ..Default::default() };
         let request = JoinGroupRequest {
@@ -380,7 +420,17 @@ impl Crowd {
             protocols: vec![protocol],
             ..Default::default()
         };
-        member.ask(JOIN_VERSION, &request, Asked::Join)
+        frame_of(JOIN_VERSION, 1, &request)
+    }
+
+    fn send_join(&mut self, place: usize, frame: &[u8]) -> io::Result<()> {
+        let member = &mut self.members[place];
+        if member.state != State::Joining {
+            member.state = State::Joining;
+            self.unsettled += 1;
+        }
+        member.asked.push_back(Asked::Join);
+        member.connection.send(frame)
     }
 
     fn on_join(&mut self, place: usize, response: JoinGroupResponse) -> io::Result<()> {
@@ -399,10 +449,12 @@ impl Crowd {
         member.generation = response.generation_id;
         // The leader deals out the partitions, one to each in turn.
         let is_leader = response.leader == response.member_id;
-        let members = response.members.len();
-        let assignments = response.members.iter().filter(|_| is_leader).enumerate().map(|(number, other)| SyncGroupRequestAssignment {
-            member_id: other.member_id.detached(),
-            assignment: assignment(&self.topic, (number..self.partitions).step_by(members)),
+        let members = if is_leader { response.members.as_slice() } else { &[] };
+        let fewer = (members.len() != self.assignments.len()).then(|| deal(&self.topic, members.len(), self.partitions));
+        let shares = fewer.as_ref().unwrap_or(&self.assignments);
+        let assignments = members.iter().zip(shares).map(|(other, share)| SyncGroupRequestAssignment {
+            member_id: other.member_id.clone(),
+            assignment: share.clone(),
             ..Default::default()
         });
         let request = SyncGroupRequest {
@@ -420,10 +472,12 @@ impl Crowd {
             return self.on_error(place, response.error_code);
         }
         let member = &mut self.members[place];
+        // It was not counted twice: a member asks for one thing at a time while it joins.
+        self.unsettled -= usize::from(member.state == State::Joining);
         member.state = State::Stable;
         member.assigned = assigned_partitions(&response.assignment);
-        member.heartbeat_due_ns = now_ns + self.heartbeat_ns;
         self.joined.record(member.joining_since_ns, now_ns - member.joining_since_ns);
+        self.beat_at(place, now_ns + self.heartbeat_ns);
         Ok(())
     }
 
@@ -566,6 +620,11 @@ fn subscription(topic: &Str, number: u32) -> Bytes {
     bytes.put_i32(4);
     bytes.put_u32(number);
     bytes.freeze()
+}
+
+/// The partitions dealt out to so many members, one to each in turn.
+fn deal(topic: &Str, members: usize, partitions: usize) -> Vec<Bytes> {
+    (0..members).map(|number| assignment(topic, (number..partitions).step_by(members))).collect()
 }
 
 /// A consumer's assignment, version 0: the topic with these partitions, no user data.

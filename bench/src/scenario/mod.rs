@@ -2,9 +2,11 @@
 
 mod connections;
 mod consume;
+mod consumer_groups;
 mod drive;
 mod groups;
 pub mod offsets;
+mod rebalances;
 mod transactions;
 
 use std::net::SocketAddr;
@@ -24,7 +26,7 @@ use crate::progress::{Counters, Monitor};
 use crate::readers::{CatchUp, Tail, read_back};
 use crate::recorder::Window;
 use crate::verify::{Ledger, Verdict};
-use crate::workload::{ClientKind, Rate, Scenario, Workload};
+use crate::workload::{ClientKind, GroupProtocol, Rate, Scenario, Workload};
 
 use self::connections::Connections;
 use self::drive::Parts;
@@ -86,6 +88,7 @@ pub fn run(workload: &Workload, target: &Target) -> Result<Outcome, Failure> {
     };
     match workload.scenario {
         Scenario::Consume => consume::run(setup, admin, target),
+        Scenario::Groups if workload.group_protocol == GroupProtocol::Consumer => consumer_groups::run(&setup, target),
         Scenario::Groups => groups::run(&setup, target),
         Scenario::Transactions => transactions::run(&setup, admin, target),
         _ => produce(setup, admin, target),
