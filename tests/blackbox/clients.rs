@@ -40,7 +40,7 @@ const CLIENTS: &[Client] = &[
     // Has no call to delete a group.
     Client { name: "aiokafka", command: || python("aiokafka"), cases: &[MAIN_JOB] },
     Client { name: "kafkajs", command: node, cases: &[MAIN_JOB, GROUP_ADMIN, TRANSACTIONS] },
-    Client { name: FRANZ_GO, command: || Command::new(go_program()), cases: &[GO_GROUPS] },
+    Client { name: FRANZ_GO, command: || Command::new(go_program()), cases: &[GO_GROUPS, TRANSACTIONS] },
     Client {
         name: "java",
         command: java,
@@ -80,7 +80,13 @@ const TRANSACTIONS: &[&str] = &["transactions", "a_second_instance_fences_the_fi
 
 const MONEY_TRANSFER: &[&str] = &["money_transfer"];
 
-const JAVA_ONLY: &[&str] = &["cooperative_group_of_three", "static_member"];
+const JAVA_ONLY: &[&str] = &[
+    "cooperative_group_of_three",
+    "static_member",
+    "member_that_stops_polling",
+    "partitions_added_under_a_subscription",
+    "topic_made_again_under_a_subscription",
+];
 
 const GO_GROUPS: &[&str] = &["group_of_three", "consumer_protocol_group_of_three", "commit_and_resume"];
 
@@ -92,6 +98,9 @@ const CONSUMER_PROTOCOL: &[&str] = &[
     "consumer_protocol_regex",
     "consumer_protocol_static_member",
     "consumer_protocol_listeners",
+    "consumer_protocol_member_that_stops_polling",
+    "consumer_protocol_partitions_added",
+    "consumer_protocol_topic_made_again",
     "group_of_two_protocols",
     "group_configs",
 ];
@@ -105,6 +114,7 @@ const TOOLS: &[&str] = &[
     "tool_reset_offsets",
     "tool_consumer_protocol_group",
     "tool_get_offsets",
+    "tool_verifiable",
     "tool_delete_records",
     "tool_small_tools",
     "tool_performance",

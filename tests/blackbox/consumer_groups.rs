@@ -1,11 +1,12 @@
 //! Groups of the consumer protocol by hand (KIP-848): heartbeats, epochs, reconciliation, and what operators see of it.
 
 use corelane_wire::messages::consumer_group_heartbeat_request::TopicPartitions;
+use corelane_wire::messages::create_partitions_request::CreatePartitionsTopic;
 use corelane_wire::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use corelane_wire::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use corelane_wire::messages::{
-    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, DeleteGroupsRequest,
-    DescribeGroupsRequest, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest,
+    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, CreatePartitionsRequest,
+    DeleteGroupsRequest, DeleteTopicsRequest, DescribeGroupsRequest, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest,
 };
 use corelane_wire::{ErrorCode, Str};
 use harness::broker::Broker;
@@ -25,19 +26,21 @@ pub const CASES: &[Case] = cases![
     commits_are_held_against_the_epoch,
     a_group_is_listed_described_and_deleted,
     a_member_of_another_group_type_is_told_so,
+    partitions_that_are_added_are_assigned,
+    a_topic_made_again_is_assigned_anew,
 ];
 
-struct Member {
+pub struct Member {
     connection: Connection,
     id: String,
     group: String,
     topic_id: Uuid,
-    epoch: i32,
+    pub epoch: i32,
     version: i16,
 }
 
 impl Member {
-    fn new(broker: &Broker, group: &str, id: &str) -> Member {
+    pub fn new(broker: &Broker, group: &str, id: &str) -> Member {
         let mut connection = Connection::to(broker);
         connection.wait_for_coordinator(group);
         Member { connection, id: id.to_string(), group: group.to_string(), topic_id: Uuid::nil(), epoch: 0, version: 1 }
@@ -75,7 +78,7 @@ impl Member {
         code(self.beat(request).error_code)
     }
 
-    fn join(&mut self, topic: &str) -> ConsumerGroupHeartbeatResponse {
+    pub fn join(&mut self, topic: &str) -> ConsumerGroupHeartbeatResponse {
         self.topic_id = self.connection.topic_id(topic);
         let request = self.first(&[topic]);
         let response = self.beat(request);
@@ -359,4 +362,53 @@ fn a_member_of_another_group_type_is_told_so(broker: &Broker) {
 fn describe_error(connection: &mut Connection, group: &str) -> ErrorCode {
     let request = ConsumerGroupDescribeRequest { group_ids: vec![Str::from(group)], ..Default::default() };
     code(connection.call(1, &request).groups[0].error_code)
+}
+
+/// Nobody says anything new; the next heartbeats bring what was added.
+fn partitions_that_are_added_are_assigned(broker: &Broker) {
+    let topic = "modern-grown";
+    let mut member = Member::new(broker, topic, "a");
+    member.connection.create_topic(topic, 1);
+    assert_eq!(partitions(&member.join(topic)), Some(vec![0]));
+    let wanted = CreatePartitionsTopic { name: Str::from(topic), count: 3, assignments: None, ..Default::default() };
+    let request = CreatePartitionsRequest { topics: vec![wanted], timeout_ms: 30_000, ..Default::default() };
+    assert_eq!(code(member.connection.call(2, &request).results[0].error_code), ErrorCode::None);
+    let epoch = member.epoch;
+    assert_eq!(member.until_it_has(3), [0, 1, 2]);
+    assert!(member.epoch > epoch);
+}
+
+/// A topic of the same name has another id: what the member had is gone, and what it is given is the new one's.
+fn a_topic_made_again_is_assigned_anew(broker: &Broker) {
+    let topic = "modern-made-again";
+    let mut member = Member::new(broker, topic, "a");
+    member.connection.create_topic(topic, 2);
+    member.join(topic);
+    let former = member.topic_id;
+    assert_eq!(member.commit(9, topic, member.epoch, 5), ErrorCode::None);
+    let request = DeleteTopicsRequest { topic_names: vec![Str::from(topic)], timeout_ms: 30_000, ..Default::default() };
+    assert_eq!(code(member.connection.call(3, &request).responses[0].error_code), ErrorCode::None);
+    wait::until("the topic to be gone", wait::PATIENCE, || {
+        (code(member.connection.metadata(9, &[topic]).topics[0].error_code) == ErrorCode::UnknownTopicOrPartition).then_some(())
+    });
+    member.connection.create_topic(topic, 1);
+    member.topic_id = member.connection.topic_id(topic);
+    assert_ne!(member.topic_id, former);
+    // It gives up what it had as soon as it is told so, and says what it has now.
+    let mut owned: Vec<TopicPartitions> = Vec::new();
+    let given = wait::until("the new topic's partition", wait::PATIENCE, || {
+        let request = ConsumerGroupHeartbeatRequest { topic_partitions: Some(owned.clone()), ..member.again(member.epoch) };
+        let response = member.beat(request);
+        assert_eq!(code(response.error_code), ErrorCode::None, "{:?}", response.error_message);
+        let given = response.assignment?.topic_partitions;
+        owned = given
+            .iter()
+            .map(|topic| TopicPartitions { topic_id: topic.topic_id, partitions: topic.partitions.clone(), ..Default::default() })
+            .collect();
+        given.iter().any(|topic| topic.topic_id == member.topic_id).then_some(given)
+    });
+    assert_eq!((given.len(), &given[0].partitions[..]), (1, &[0][..]));
+    let group = OffsetFetchRequestGroup { group_id: Str::from(topic), member_epoch: -1, topics: None, ..Default::default() };
+    let request = OffsetFetchRequest { groups: vec![group], ..Default::default() };
+    wait::until("the offset to be gone", wait::PATIENCE, || member.connection.call(9, &request).groups[0].topics.is_empty().then_some(()));
 }

@@ -10,10 +10,11 @@ use corelane_wire::messages::offset_delete_request::{OffsetDeleteRequestPartitio
 use corelane_wire::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics};
 use corelane_wire::messages::sync_group_request::SyncGroupRequestAssignment;
 use corelane_wire::messages::{
-    DeleteGroupsRequest, DescribeGroupsRequest, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
-    ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, SyncGroupRequest, SyncGroupResponse,
+    ConsumerProtocolSubscription, DeleteGroupsRequest, DeleteTopicsRequest, DescribeGroupsRequest, HeartbeatRequest, JoinGroupRequest,
+    JoinGroupResponse, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    SyncGroupRequest, SyncGroupResponse,
 };
-use corelane_wire::{ErrorCode, Str};
+use corelane_wire::{ErrorCode, Str, encode_versioned};
 use harness::broker::Broker;
 use harness::cases;
 use harness::raw::{Connection, code};
@@ -40,6 +41,9 @@ pub const CASES: &[Case] = cases![
     large_metadata_is_refused_for_its_partition,
     offsets_are_fetched_by_group,
     offsets_are_deleted,
+    offsets_of_a_topic_in_use_are_kept,
+    offsets_go_with_their_topic,
+    groups_of_other_types_than_consumers,
     groups_are_listed_and_described,
     groups_are_deleted_when_empty,
 ];
@@ -365,6 +369,81 @@ fn offsets_are_deleted(broker: &Broker) {
     assert_eq!(code(absent.error_code), ErrorCode::GroupIdNotFound);
 }
 
+/// What a member reads is not forgotten under it; a group of members whose subscriptions nobody can read is left alone as a whole.
+fn offsets_of_a_topic_in_use_are_kept(broker: &Broker) {
+    let topic = "groups-in-use";
+    let mut member = Member::new(broker, "groups-in-use");
+    member.connection.create_topic(topic, 1);
+    member.connection.create_topic("groups-not-in-use", 1);
+    let subscription = ConsumerProtocolSubscription { topics: vec![Str::from(topic)], ..Default::default() };
+    member.metadata = encode_versioned(1, &subscription).expect("valid");
+    member.lead_alone();
+    assert_eq!((member.commit(topic, 0, 5), member.commit("groups-not-in-use", 0, 6)), (ErrorCode::None, ErrorCode::None));
+    let delete = |member: &mut Member, topic: &str| {
+        let partitions = vec![OffsetDeleteRequestPartition { partition_index: 0, ..Default::default() }];
+        let topics = vec![OffsetDeleteRequestTopic { name: Str::from(topic), partitions, ..Default::default() }];
+        let answer = member.connection.call(0, &OffsetDeleteRequest { group_id: member.group.clone(), topics, ..Default::default() });
+        (code(answer.error_code), answer.topics.first().map(|topic| code(topic.partitions[0].error_code)))
+    };
+    assert_eq!(delete(&mut member, topic), (ErrorCode::None, Some(ErrorCode::GroupSubscribedToTopic)));
+    assert_eq!(delete(&mut member, "groups-not-in-use"), (ErrorCode::None, Some(ErrorCode::None)));
+    assert_eq!((member.committed(topic, 0), member.committed("groups-not-in-use", 0)), (5, -1));
+
+    let mut worker = Member::new(broker, "groups-in-use-connect");
+    worker.protocol_type = Str::from("connect");
+    worker.lead_alone();
+    assert_eq!(worker.commit(topic, 0, 7), ErrorCode::None);
+    assert_eq!(delete(&mut worker, topic).0, ErrorCode::NonEmptyGroup);
+}
+
+/// A topic of the same name is another one: nobody goes on in it where he was in the old one.
+fn offsets_go_with_their_topic(broker: &Broker) {
+    let topic = "groups-made-again";
+    let mut member = Member::new(broker, "groups-made-again");
+    member.connection.create_topic(topic, 1);
+    member.lead_alone();
+    assert_eq!(member.commit(topic, 0, 5), ErrorCode::None);
+    let request = DeleteTopicsRequest { topic_names: vec![Str::from(topic)], timeout_ms: 30_000, ..Default::default() };
+    assert_eq!(code(member.connection.call(3, &request).responses[0].error_code), ErrorCode::None);
+    wait::until("the topic to be gone", wait::PATIENCE, || {
+        (code(member.connection.metadata(9, &[topic]).topics[0].error_code) == ErrorCode::UnknownTopicOrPartition).then_some(())
+    });
+    member.connection.create_topic(topic, 1);
+    wait::until("the offset to be gone", wait::PATIENCE, || (member.committed(topic, 0) == -1).then_some(()));
+    assert_eq!(member.commit(topic, 0, 1), ErrorCode::None);
+    assert_eq!(member.committed(topic, 0), 1);
+}
+
+/// Workers of Connect and, once, Streams share their work out by the same protocol: what they say to each other is theirs, and is carried as it is.
+fn groups_of_other_types_than_consumers(broker: &Broker) {
+    for (kind, protocols, chosen) in
+        [("connect", vec!["sessioned", "compatible", "default"], "sessioned"), ("stream", vec!["tasks"], "tasks")]
+    {
+        let group = format!("groups-of-{kind}");
+        let mut leader = Member::new(broker, &group);
+        (leader.protocol_type, leader.protocols) = (Str::from(kind), protocols.clone());
+        leader.metadata = Bytes::from_static(b"\0\x01\xff whatever");
+        leader.lead_alone();
+        let mut worker = Member::new(broker, &group);
+        (worker.protocol_type, worker.protocols) = (Str::from(kind), protocols);
+        let joining = worker.start_to_join();
+        wait::until("the first to hear of it", wait::PATIENCE, || (leader.heartbeat() == ErrorCode::RebalanceInProgress).then_some(()));
+        let led = leader.join();
+        assert_eq!((led.members.len(), led.protocol_name.as_deref()), (2, Some(chosen)));
+        let said = led.members.iter().find(|member| member.member_id == leader.id).map(|member| member.metadata.clone());
+        assert_eq!(said, Some(leader.metadata.clone()));
+        assert_eq!(code(worker.finish_to_join(joining).error_code), ErrorCode::None);
+        leader.sync(&[(&leader.id.clone(), b"\0one"), (&worker.id.clone(), b"\0two")]);
+        assert_eq!(worker.sync(&[]).assignment, Bytes::from_static(b"\0two"));
+        let described = leader.connection.call(5, &DescribeGroupsRequest { groups: vec![leader.group.clone()], ..Default::default() });
+        let described = &described.groups[0];
+        assert_eq!((&*described.protocol_type, &*described.protocol_data, &*described.group_state), (kind, chosen, "Stable"));
+        let listed = leader.connection.call(5, &ListGroupsRequest { types_filter: vec![Str::from("classic")], ..Default::default() });
+        let listed = listed.groups.into_iter().find(|listed| listed.group_id == leader.group).expect("the group");
+        assert_eq!((&*listed.protocol_type, &*listed.group_type), (kind, "classic"));
+    }
+}
+
 fn groups_are_listed_and_described(broker: &Broker) {
     let mut member = Member::new(broker, "groups-listed");
     member.lead_alone();
@@ -435,21 +514,23 @@ fn two_members(broker: &Broker, group: &str) -> (Member, Member) {
 }
 
 /// One member of a classic group, step by step.
-struct Member {
+pub struct Member {
     connection: Connection,
-    group: Str,
-    id: Str,
-    instance: Option<Str>,
-    generation: i32,
+    pub group: Str,
+    pub id: Str,
+    pub instance: Option<Str>,
+    pub generation: i32,
     protocol_type: Str,
     protocols: Vec<&'static str>,
+    /// What it says about itself with each protocol.
+    metadata: Bytes,
     session_timeout_ms: i32,
     /// Of JoinGroup; the other calls take the highest version that exists for both.
     version: i16,
 }
 
 impl Member {
-    fn new(broker: &Broker, group: &str) -> Member {
+    pub fn new(broker: &Broker, group: &str) -> Member {
         let mut connection = Connection::to(broker);
         connection.wait_for_coordinator(group);
         Member {
@@ -460,13 +541,14 @@ impl Member {
             generation: 0,
             protocol_type: Str::from("consumer"),
             protocols: vec!["range"],
+            metadata: Bytes::from_static(b"subscription"),
             session_timeout_ms: 6_000,
             version: 9,
         }
     }
 
     /// Joins a group that has no other members, and assigns itself `mine`.
-    fn lead_alone(&mut self) {
+    pub fn lead_alone(&mut self) {
         let joined = self.join();
         assert_eq!(code(joined.error_code), ErrorCode::None);
         assert_eq!(joined.leader, self.id);
@@ -474,7 +556,7 @@ impl Member {
     }
 
     /// Joins, with the second request that a new member is asked for.
-    fn join(&mut self) -> JoinGroupResponse {
+    pub fn join(&mut self) -> JoinGroupResponse {
         let mut joined = self.join_once();
         if code(joined.error_code) == ErrorCode::MemberIdRequired {
             self.id = joined.member_id;
@@ -496,7 +578,7 @@ impl Member {
     }
 
     /// Sends the joining request of a member that has its id; the answer comes when all have joined.
-    fn start_to_join(&mut self) -> i32 {
+    pub fn start_to_join(&mut self) -> i32 {
         let first = self.join_once();
         assert_eq!(code(first.error_code), ErrorCode::MemberIdRequired);
         self.id = first.member_id;
@@ -504,17 +586,14 @@ impl Member {
         self.connection.send(self.version, &request).expect("the socket takes it")
     }
 
-    fn finish_to_join(&mut self, correlation_id: i32) -> JoinGroupResponse {
+    pub fn finish_to_join(&mut self, correlation_id: i32) -> JoinGroupResponse {
         let joined = self.connection.receive::<JoinGroupRequest>(self.version, correlation_id).expect("an answer");
         self.joined(joined)
     }
 
     fn join_request(&self) -> JoinGroupRequest {
-        let protocol = |name: &&str| JoinGroupRequestProtocol {
-            name: Str::from(*name),
-            metadata: Bytes::from_static(b"subscription"),
-            ..Default::default()
-        };
+        let protocol =
+            |name: &&str| JoinGroupRequestProtocol { name: Str::from(*name), metadata: self.metadata.clone(), ..Default::default() };
         JoinGroupRequest {
             group_id: self.group.clone(),
             session_timeout_ms: self.session_timeout_ms,
@@ -553,7 +632,7 @@ impl Member {
         self.connection.receive::<SyncGroupRequest>(self.version.min(4), correlation_id).expect("an answer")
     }
 
-    fn heartbeat(&mut self) -> ErrorCode {
+    pub fn heartbeat(&mut self) -> ErrorCode {
         let request = HeartbeatRequest {
             group_id: self.group.clone(),
             generation_id: self.generation,

@@ -10,6 +10,7 @@ mod groups;
 mod idempotence;
 mod kcat;
 mod metadata;
+mod mixed_group;
 mod offsets;
 mod produce;
 mod rdkafka_client;
@@ -54,9 +55,18 @@ const PROTOCOL: &[(&str, &[Case])] = &[
     ("groups", groups::CASES),
     ("consumer_groups", consumer_groups::CASES),
     ("admin", admin::CASES),
-    ("transactions", transactions::CASES),
+    ("transactions", transactions::course::CASES),
+    ("transactions::refusals", transactions::refusals::CASES),
+    ("transactions::offsets", transactions::offsets::CASES),
+    ("transactions::operators", transactions::operators::CASES),
+    ("transactions::hazards", transactions::hazards::CASES),
 ];
 
 /// Clients that are driven from here, without a program of their own.
-const CLIENTS: &[(&str, &[Case])] =
-    &[("rdkafka", rdkafka_client::CASES), ("rskafka", rskafka_client::CASES), ("kcat", kcat::CASES), ("streams", streams::CASES)];
+const CLIENTS: &[(&str, &[Case])] = &[
+    ("rdkafka", rdkafka_client::CASES),
+    ("rskafka", rskafka_client::CASES),
+    ("kcat", kcat::CASES),
+    ("mixed_group", mixed_group::CASES),
+    ("streams", streams::CASES),
+];

@@ -25,9 +25,12 @@ type order struct {
 }
 
 var cases = map[string]func(order) error{
-	"group_of_three":                   func(given order) error { return groupOfThree(given, false) },
-	"consumer_protocol_group_of_three": func(given order) error { return groupOfThree(given, true) },
-	"commit_and_resume":                commitAndResume,
+	"group_of_three":                     func(given order) error { return groupOfThree(given, false) },
+	"consumer_protocol_group_of_three":   func(given order) error { return groupOfThree(given, true) },
+	"commit_and_resume":                  commitAndResume,
+	"transactions":                       transactions,
+	"a_second_instance_fences_the_first": aSecondInstanceFencesTheFirst,
+	"exactly_once_copy":                  exactlyOnceCopy,
 }
 
 func main() {

@@ -21,6 +21,7 @@ import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.RecordsToDelete;
 import org.apache.kafka.clients.consumer.CloseOptions;
+import org.apache.kafka.clients.consumer.CommitFailedException;
 import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
@@ -458,6 +459,99 @@ final class ClientCases extends Cases {
             () -> value(admin.describeConfigs(Set.of(resource)).all()).get(resource).get("consumer.heartbeat.interval.ms").value().equals("700"));
         fails(InvalidConfigurationException.class, () -> alter(resource, "consumer.heartbeat.interval.ms", "99", AlterConfigOp.OpType.SET));
         alter(resource, "consumer.heartbeat.interval.ms", null, AlterConfigOp.OpType.DELETE);
+    }
+
+    /** A member that does not poll any more is out: another one takes over, and what it commits then is refused. When it polls again it is a member again. */
+    void memberThatStopsPolling() throws Exception {
+        memberThatStopsPolling(Map.of());
+    }
+
+    void consumerProtocolMemberThatStopsPolling() throws Exception {
+        memberThatStopsPolling(CONSUMER_PROTOCOL);
+    }
+
+    private void memberThatStopsPolling(Map<String, String> settings) throws Exception {
+        create(2, Map.of());
+        produceTo(2, "first");
+        Map<String, String> impatient = new HashMap<>(settings);
+        impatient.put("max.poll.interval.ms", "3000");
+        try (KafkaConsumer<byte[], byte[]> silent = subscriber(impatient)) {
+            read(silent, 2);
+            Member other = new Member(settings);
+            Samples.until("the other one to take over", () -> other.assigned == 2);
+            try {
+                // By name: what it had may have been taken from it by now.
+                silent.commitSync(Map.of(new TopicPartition(topic, 0), new OffsetAndMetadata(1)));
+                throw new AssertionError("a commit of one who is out");
+            } catch (CommitFailedException expected) {
+                // As it should be.
+            }
+            produceTo(2, "second");
+            Samples.until("the records behind", () -> received(List.of(other)).stream().filter(key -> key.startsWith("second")).count() == 2);
+            Samples.until("one partition each", () -> {
+                silent.poll(Duration.ofMillis(200));
+                return silent.assignment().size() == 1 && other.assigned == 1;
+            });
+            other.leave();
+        }
+    }
+
+    /** Partitions that are added to a topic are shared out among those who read it, and their records arrive. */
+    void partitionsAddedUnderASubscription() throws Exception {
+        partitionsAddedUnderASubscription(Map.of());
+    }
+
+    void consumerProtocolPartitionsAdded() throws Exception {
+        partitionsAddedUnderASubscription(CONSUMER_PROTOCOL);
+    }
+
+    private void partitionsAddedUnderASubscription(Map<String, String> settings) throws Exception {
+        create(2, Map.of());
+        List<Member> members = new ArrayList<>();
+        try {
+            members.add(new Member(settings));
+            members.add(new Member(settings));
+            Samples.until("one partition each", () -> shares(members).equals(List.of(1, 1)));
+            admin.createPartitions(Map.of(topic, NewPartitions.increaseTo(6))).all().get(60, SECONDS);
+            Samples.until("three partitions each", () -> shares(members).equals(List.of(3, 3)));
+            produceEverywhere("grown");
+            Samples.until("the records", () -> received(members).containsAll(keys("grown")));
+        } finally {
+            for (Member member : members) {
+                member.leave();
+            }
+        }
+    }
+
+    /** A topic that is deleted and made again under those who read it: they go on with the new one, from its beginning. */
+    void topicMadeAgainUnderASubscription() throws Exception {
+        topicMadeAgainUnderASubscription(Map.of());
+    }
+
+    void consumerProtocolTopicMadeAgain() throws Exception {
+        topicMadeAgainUnderASubscription(CONSUMER_PROTOCOL);
+    }
+
+    private void topicMadeAgainUnderASubscription(Map<String, String> settings) throws Exception {
+        create(2, Map.of());
+        for (int round = 0; round < 3; round++) {
+            produceTo(2, "former-" + round);
+        }
+        // Who asks for the topic while it is gone is not to make it.
+        Map<String, String> reading = new HashMap<>(settings);
+        reading.put("allow.auto.create.topics", "false");
+        Member member = new Member(reading);
+        try {
+            Samples.until("what is there", () -> received(List.of(member)).size() == 6);
+            admin.deleteTopics(Set.of(topic)).all().get(60, SECONDS);
+            Samples.until("the topic to be gone", () -> !topics().contains(topic));
+            create(2, Map.of());
+            produceTo(2, "latter");
+            Samples.until("what is there now", () -> received(List.of(member)).stream().filter(key -> key.startsWith("latter")).count() == 2);
+            Samples.equal(member.assigned, 2, "partitions");
+        } finally {
+            member.leave();
+        }
     }
 
     private void produceTo(int partitions, String round) throws Exception {

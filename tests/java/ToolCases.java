@@ -1,8 +1,11 @@
 import static java.util.concurrent.TimeUnit.SECONDS;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Properties;
 import org.apache.kafka.clients.producer.KafkaProducer;
@@ -173,6 +176,35 @@ final class ToolCases {
         Samples.until("the setting", () -> quietly(() -> configs("--describe", "--entity-type", "groups", "--entity-name", group)).contains("consumer.session.timeout.ms=7000"));
         configs("--alter", "--entity-type", "groups", "--entity-name", group, "--delete-config", "consumer.session.timeout.ms");
         holds(groups("--delete", "--group", group), "Deletion of requested consumer groups");
+    }
+
+    /** kafka-verifiable-consumer, whose lines of JSON other programs read: the same from either broker, by either protocol. */
+    void verifiable() throws Exception {
+        topics("--create", "--topic", topic);
+        tools.runWith("1\n2\n3\n4\n5\n", PRODUCER, "--bootstrap-server", bootstrap, "--topic", topic);
+        String place = "\"topic\":\"" + topic + "\",\"partition\":0";
+        for (String protocol : List.of("classic", "consumer")) {
+            List<String> consumed = events(tools.run("org.apache.kafka.tools.VerifiableConsumer",
+                with("--topic", topic, "--group-id", topic + "-" + protocol, "--group-protocol", protocol, "--max-messages", "5", "--reset-policy", "earliest")));
+            Samples.equal(consumed, List.of(
+                "{\"name\":\"startup_complete\"}",
+                "{\"name\":\"partitions_assigned\",\"partitions\":[{" + place + "}]}",
+                "{\"name\":\"records_consumed\",\"count\":5,\"partitions\":[{" + place + ",\"count\":5,\"minOffset\":0,\"maxOffset\":4}]}",
+                "{\"name\":\"offsets_committed\",\"offsets\":[{" + place + ",\"offset\":5}],\"success\":true}",
+                "{\"name\":\"partitions_revoked\",\"partitions\":[{" + place + "}]}",
+                "{\"name\":\"shutdown_complete\"}"), protocol);
+        }
+    }
+
+    /** Lines of JSON without what differs each time. */
+    private static List<String> events(String output) throws Exception {
+        List<String> events = new ArrayList<>();
+        for (String line : output.lines().filter(line -> line.startsWith("{")).toList()) {
+            ObjectNode event = (ObjectNode) new ObjectMapper().readTree(line);
+            event.remove("timestamp");
+            events.add(event.toString());
+        }
+        return events;
     }
 
     /** kafka-delete-records and kafka-log-dirs. */

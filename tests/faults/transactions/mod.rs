@@ -4,6 +4,9 @@
 //! every restart readers of committed records get the whole history, and it is compared (`history`): a transfer whose commit was answered is there once in every partition, one that was
 //! aborted or never ended is nowhere, and one whose answer was lost is there everywhere or nowhere. Transfers of one teller keep their order.
 
+mod by_hand;
+mod handed_over;
+mod hanging;
 pub mod history;
 pub mod teller;
 
@@ -21,6 +24,8 @@ use harness::raw::Connection;
 use harness::suite::OwnBrokerCase;
 use harness::wait;
 
+use self::handed_over::{every_state_of_apache_kafka_opens_in_place, every_state_opens_in_apache_kafka_after_a_clean_stop};
+use self::hanging::a_hanging_transaction_is_found_and_ended_by_kafkas_tool;
 use self::history::{check, committed, the_checker_sees_planted_anomalies};
 use self::teller::{GROUP, PARTITIONS, TOPIC, Teller, check_positions, end_what_is_open};
 use crate::rounds::Rounds;
@@ -31,6 +36,9 @@ pub const CASES: &[OwnBrokerCase] = own_broker_cases![
     the_checker_sees_planted_anomalies,
     transactions_of_apache_kafka_open_in_place,
     transactions_open_in_apache_kafka_after_a_clean_stop,
+    every_state_of_apache_kafka_opens_in_place,
+    every_state_opens_in_apache_kafka_after_a_clean_stop,
+    a_hanging_transaction_is_found_and_ended_by_kafkas_tool,
 ];
 
 /// Rounds in the suite; `scripts/soak` asks for more with CORELANE_CRASH_ROUNDS.

@@ -1,4 +1,7 @@
-//! Groups over the ends of brokers: killed in any phase of a rebalance, and handed from one broker's implementation to the other's and back.
+//! Groups over the ends of brokers: killed in any phase of a rebalance, and handed from one broker's implementation to the other's and back; and what settings mean for groups (`rules`).
+
+mod classic;
+mod rules;
 
 use bytes::Bytes;
 use corelane_wire::messages::consumer_group_heartbeat_request::TopicPartitions;
@@ -20,8 +23,21 @@ use harness::wait;
 use std::time::Duration;
 use uuid::Uuid;
 
-pub const CASES: &[OwnBrokerCase] =
-    own_broker_cases![a_coordinator_killed_in_any_phase_settles, groups_of_both_protocols_cross_to_kafka_and_back,];
+use self::classic::a_coordinator_killed_in_any_phase_of_the_classic_protocol_settles;
+use self::rules::{
+    groups_have_a_largest_size, offsets_expire_by_what_their_group_does, policies_say_which_way_groups_may_go,
+    the_consumer_protocol_can_be_switched_off,
+};
+
+pub const CASES: &[OwnBrokerCase] = own_broker_cases![
+    a_coordinator_killed_in_any_phase_settles,
+    a_coordinator_killed_in_any_phase_of_the_classic_protocol_settles,
+    groups_of_both_protocols_cross_to_kafka_and_back,
+    groups_have_a_largest_size,
+    policies_say_which_way_groups_may_go,
+    offsets_expire_by_what_their_group_does,
+    the_consumer_protocol_can_be_switched_off,
+];
 
 /// A member of a group of the consumer protocol, as far as its epoch and partitions go.
 struct Member {
