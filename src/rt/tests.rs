@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -323,21 +323,26 @@ fn background_and_clients_share_a_core() {
 #[test]
 fn blocking_calls_run_beside_the_shard() {
     run(|| async {
-        let begun = Instant::now();
+        let (arrived, ticks) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        // Each ends when all of them are under way and the shard has gone on meanwhile.
         let calls: Vec<_> = (0..4)
             .map(|index| {
+                let (arrived, ticks) = (arrived.clone(), ticks.clone());
                 spawn(blocking(move || {
-                    std::thread::sleep(Duration::from_millis(50));
+                    arrived.fetch_add(1, Ordering::SeqCst);
+                    let give_up = Instant::now() + Duration::from_secs(60);
+                    while arrived.load(Ordering::SeqCst) < 4 || ticks.load(Ordering::SeqCst) < 5 {
+                        assert!(Instant::now() < give_up, "four calls run side by side, and the shard goes on");
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
                     index * 2
                 }))
             })
             .collect();
-        let ticks = Rc::new(Cell::new(0));
-        let counted = ticks.clone();
         let ticking = spawn(async move {
             loop {
                 sleep(Duration::from_millis(1)).await;
-                counted.set(counted.get() + 1);
+                ticks.fetch_add(1, Ordering::SeqCst);
             }
         });
         let mut sum = 0;
@@ -345,8 +350,6 @@ fn blocking_calls_run_beside_the_shard() {
             sum += call.await;
         }
         assert_eq!(sum, 12);
-        assert!(begun.elapsed() < Duration::from_millis(150), "four calls of 50 ms side by side");
-        assert!(ticks.get() > 5, "the shard went on meanwhile");
         drop(ticking);
         drop(blocking(|| ()));
     });

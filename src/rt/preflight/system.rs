@@ -13,10 +13,9 @@ const KERNEL_MIN: (u32, u32) = (6, 1);
 const LOCKED_MEMORY_BYTES_MIN: u64 = 512 << 10;
 
 /// The operations that `rt::ring` uses.
-const OPERATIONS: [(u8, &str); 7] = [
+const OPERATIONS: [(u8, &str); 6] = [
     (opcode::Read::CODE, "READ"),
     (opcode::Write::CODE, "WRITE"),
-    (opcode::Writev::CODE, "WRITEV"),
     (opcode::Fsync::CODE, "FSYNC"),
     (opcode::Fadvise::CODE, "FADVISE"),
     (opcode::PollAdd::CODE, "POLL_ADD"),
