@@ -620,6 +620,8 @@ fn signals_are_heard() {
     if is_child() {
         return wait_for_a_signal();
     }
+    // Whoever runs the tests may ignore the end of a terminal (nohup), and what is started would inherit that. A handler is not inherited.
+    signal_hook::flag::register_conditional_default(libc::SIGHUP, Arc::new(AtomicBool::new(true))).unwrap();
     for (signal, name) in [(libc::SIGTERM, "Terminate"), (libc::SIGINT, "Interrupt"), (libc::SIGHUP, "HangUp")] {
         let mut child = child_process("signals_are_heard");
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,8 @@ use harness::samples;
 use harness::suite::OwnBrokerCase;
 use harness::wait;
 use rustix::process::Signal;
+use signal_hook::consts::SIGHUP;
+use signal_hook::flag::register_conditional_default;
 
 use crate::process::{Process, corelane_by};
 use crate::writer::{Kind, Progress, StopAtEnd, Writer};
@@ -48,6 +50,8 @@ fn everything_is_there_after_a_stop() {
 
 /// Somebody at the keyboard, and a terminal that is closed, get what SIGTERM gets.
 fn every_wish_to_end_is_a_clean_stop() {
+    // Whoever runs the tests may ignore the end of a terminal (nohup), and what is started would inherit that. A handler is not inherited.
+    register_conditional_default(SIGHUP, Arc::new(AtomicBool::new(true))).expect("a signal that can be caught");
     let mut broker = Broker::start(BrokerOptions::default());
     let left = Left::behind(&mut Connection::to(&broker));
     for signal in [Signal::INT, Signal::HUP] {
