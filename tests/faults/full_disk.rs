@@ -1,7 +1,7 @@
 //! A disk that is really full: a filesystem in a file, mounted for the test, with nothing left. Needs root to mount; elsewhere the cases are left out and say why.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -319,11 +319,17 @@ fn topics_are_answered_for_when_disk_and_journal_are_full() {
     connection.create_topic_with("large", 1, &[("file.delete.delay.ms", "100"), ("segment.bytes", "4194304")]);
     connection.wait_for_coordinator(GROUP);
     wait::until("a transaction coordinator", wait::PATIENCE, || initialised(&mut connection).is_none().then_some(()));
-    for _ in 0..80 {
-        connection.append("large", 0, vec![record("k", vec![b'v'; 900_000])]);
+    let (records, record_bytes) = (80, 900_000);
+    for _ in 0..records {
+        connection.append("large", 0, vec![record("k", vec![b'v'; record_bytes])]);
     }
+    // What is not placed by then would keep its room in the journal, and leave little of it for commits.
+    wait::until("the records to be in their files", wait::PATIENCE, || {
+        (bytes_of_logs(&broker.data().join("large-0")) >= (records * record_bytes) as u64).then_some(())
+    });
     let filler = disk.take_all();
     let taken = commit_until_full(&broker);
+    println!("{taken} commits were taken");
     assert!(taken > 3, "{taken} commits were taken");
 
     connection.stream().set_read_timeout(Some(ANSWER_LIMIT)).expect("above zero");
@@ -342,6 +348,12 @@ fn topics_are_answered_for_when_disk_and_journal_are_full() {
     goes_on(&broker, &mut connection, "made", 0);
     assert_eq!(commit(&mut connection), ErrorCode::None);
     assert_eq!(initialised(&mut connection), ErrorCode::None);
+}
+
+fn bytes_of_logs(directory: &Path) -> u64 {
+    let entries = std::fs::read_dir(directory).expect("a partition's directory").map(|entry| entry.expect("an entry"));
+    let logs = entries.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "log"));
+    logs.map(|log| log.metadata().expect("a file of a log").len()).sum()
 }
 
 /// Commits long metadata until it is not taken any more; how often it was.
