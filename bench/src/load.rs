@@ -143,8 +143,7 @@ impl Load {
         let mut producers = Vec::with_capacity(workload.producers);
         for _ in 0..workload.producers {
             producers.push(Producer {
-                connection: Connection::open(setup.address, setup.congestion_control)
-                    .map_err(|error| Failure::Unreachable(error.to_string()))?,
+                connection: setup.connect()?,
                 pending: VecDeque::with_capacity(workload.in_flight.min(10_000)),
                 next_number: 0,
                 requests: 0,
@@ -468,6 +467,13 @@ pub struct Setup<'a> {
     pub counters: Arc<Counters>,
     /// Producers that have records in the topic already.
     pub first_producer: usize,
+}
+
+impl Setup<'_> {
+    /// Another connection to the broker.
+    pub fn connect(&self) -> Result<Connection, Failure> {
+        Connection::open(self.address, self.congestion_control).map_err(|error| Failure::Unreachable(error.to_string()))
+    }
 }
 
 pub fn gone(error: &io::Error) -> Failure {

@@ -216,8 +216,7 @@ final class ClientCases extends Cases {
 
     private void groupOfThree(Map<String, String> settings) throws Exception {
         create(6, Map.of());
-        List<Member> members = new ArrayList<>();
-        try {
+        try (Members members = new Members()) {
             for (int index = 0; index < 3; index++) {
                 members.add(new Member(settings));
             }
@@ -228,10 +227,6 @@ final class ClientCases extends Cases {
             Samples.until("two members with three partitions each", () -> shares(members).equals(List.of(3, 3)));
             produceEverywhere("second");
             Samples.until("the records of the second round", () -> received(members).containsAll(keys("second")));
-        } finally {
-            for (Member member : members) {
-                member.leave();
-            }
         }
     }
 
@@ -297,6 +292,16 @@ final class ClientCases extends Cases {
             thread.join(60_000);
             if (failure != null) {
                 throw new AssertionError("a member failed", failure);
+            }
+        }
+    }
+
+    /** Members that all leave in the end, whatever happens. */
+    private static final class Members extends ArrayList<Member> implements AutoCloseable {
+        @Override
+        public void close() throws InterruptedException {
+            for (Member member : this) {
+                member.leave();
             }
         }
     }
@@ -425,8 +430,7 @@ final class ClientCases extends Cases {
     /** A group goes from the classic protocol to the consumer protocol member by member, and back, under traffic. */
     void groupOfTwoProtocols() throws Exception {
         create(6, Map.of());
-        List<Member> members = new ArrayList<>();
-        try {
+        try (Members members = new Members()) {
             members.add(new Member(Map.of("partition.assignment.strategy", "org.apache.kafka.clients.consumer.CooperativeStickyAssignor")));
             Samples.until("all partitions", () -> shares(members).equals(List.of(6)));
             Samples.equal(groupType(), GroupType.CLASSIC, "type");
@@ -443,10 +447,6 @@ final class ClientCases extends Cases {
             Samples.until("a classic group", () -> groupType() == GroupType.CLASSIC);
             produceEverywhere("after");
             Samples.until("the records after", () -> received(members).containsAll(keys("after")));
-        } finally {
-            for (Member member : members) {
-                member.leave();
-            }
         }
     }
 
@@ -507,8 +507,7 @@ final class ClientCases extends Cases {
 
     private void partitionsAddedUnderASubscription(Map<String, String> settings) throws Exception {
         create(2, Map.of());
-        List<Member> members = new ArrayList<>();
-        try {
+        try (Members members = new Members()) {
             members.add(new Member(settings));
             members.add(new Member(settings));
             Samples.until("one partition each", () -> shares(members).equals(List.of(1, 1)));
@@ -516,10 +515,6 @@ final class ClientCases extends Cases {
             Samples.until("three partitions each", () -> shares(members).equals(List.of(3, 3)));
             produceEverywhere("grown");
             Samples.until("the records", () -> received(members).containsAll(keys("grown")));
-        } finally {
-            for (Member member : members) {
-                member.leave();
-            }
         }
     }
 

@@ -112,8 +112,7 @@ impl Crowd {
         let mut members = Vec::new();
         super::connections::allow_descriptors((workload.groups * workload.members) as u64)?;
         for place in 0..workload.groups * workload.members {
-            let mut connection =
-                Connection::open(setup.address, setup.congestion_control).map_err(|error| Failure::Unreachable(error.to_string()))?;
+            let mut connection = setup.connect()?;
             if place == 0 {
                 find_coordinator(&mut connection, &prefix)?;
             }

@@ -178,8 +178,7 @@ impl Crowd {
         super::connections::allow_descriptors((workload.groups * workload.members) as u64)?;
         for group in 0..workload.groups {
             for member in 0..workload.members {
-                let mut connection =
-                    Connection::open(setup.address, setup.congestion_control).map_err(|error| Failure::Unreachable(error.to_string()))?;
+                let mut connection = setup.connect()?;
                 if member == 0 {
                     find_coordinator(&mut connection, &format!("{prefix}-{group}"))?;
                 }

@@ -150,8 +150,7 @@ struct Producer {
 
 impl Producer {
     fn connect(setup: &Setup<'_>, place: usize) -> Result<Producer, Failure> {
-        let mut connection =
-            Connection::open(setup.address, setup.congestion_control).map_err(|error| Failure::Unreachable(error.to_string()))?;
+        let mut connection = setup.connect()?;
         let transactional_id = format!("{}-{place}", setup.topic);
         let state = Producer::init(&mut connection, &transactional_id)?;
         let template = Template::transactional(setup.workload, setup.topic, &transactional_id)

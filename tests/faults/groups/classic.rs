@@ -206,17 +206,7 @@ impl Member {
     }
 
     fn join_request(&self) -> JoinGroupRequest {
-        let subscription = ConsumerProtocolSubscription { topics: vec![Str::from(TOPIC)], ..Default::default() };
-        let metadata = encode_versioned(1, &subscription).expect("valid");
-        JoinGroupRequest {
-            group_id: Str::from(GROUP),
-            session_timeout_ms: 10_000,
-            rebalance_timeout_ms: 20_000,
-            member_id: self.id.clone(),
-            protocol_type: Str::from("consumer"),
-            protocols: vec![JoinGroupRequestProtocol { name: Str::from("range"), metadata, ..Default::default() }],
-            ..Default::default()
-        }
+        JoinGroupRequest { session_timeout_ms: 10_000, rebalance_timeout_ms: 20_000, ..join_request(GROUP, &self.id) }
     }
 
     /// The leader deals the partitions out; here an assignment is their numbers.
@@ -239,4 +229,19 @@ impl Member {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("nobody panics with it")
+}
+
+/// What a consumer of the topic sends that has so much time that nothing ends by it; a new member has no id.
+pub fn join_request(group: &str, member: &str) -> JoinGroupRequest {
+    let subscription = ConsumerProtocolSubscription { topics: vec![Str::from(TOPIC)], ..Default::default() };
+    let metadata = encode_versioned(1, &subscription).expect("valid");
+    JoinGroupRequest {
+        group_id: Str::from(group),
+        session_timeout_ms: 30_000,
+        rebalance_timeout_ms: 30_000,
+        member_id: Str::from(member),
+        protocol_type: Str::from("consumer"),
+        protocols: vec![JoinGroupRequestProtocol { name: Str::from("range"), metadata, ..Default::default() }],
+        ..Default::default()
+    }
 }

@@ -1,18 +1,18 @@
 //! What settings of a broker mean for its groups: how large one may be, which way it may change its protocol, how long offsets are kept.
 
 use bytes::Bytes;
-use corelane_wire::messages::join_group_request::JoinGroupRequestProtocol;
 use corelane_wire::messages::leave_group_request::MemberIdentity;
 use corelane_wire::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use corelane_wire::messages::{
-    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, ConsumerProtocolSubscription, HeartbeatRequest, JoinGroupRequest,
-    JoinGroupResponse, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, SyncGroupRequest,
+    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
+    ListGroupsRequest, OffsetCommitRequest, SyncGroupRequest,
 };
-use corelane_wire::{ErrorCode, Str, encode_versioned};
+use corelane_wire::{ErrorCode, Str};
 use harness::broker::{Broker, BrokerOptions};
 use harness::raw::{Connection, code};
 use harness::wait;
 
+use super::classic::join_request;
 use super::{TOPIC, committed, prepare};
 
 /// Who comes beyond the largest size is turned away; who is in stays.
@@ -135,20 +135,6 @@ fn heartbeat(group: &str, member: &str, epoch: i32) -> ConsumerGroupHeartbeatReq
         rebalance_timeout_ms: if joins { 60_000 } else { -1 },
         subscribed_topic_names: joins.then(|| vec![Str::from(TOPIC)]),
         topic_partitions: joins.then(Vec::new),
-        ..Default::default()
-    }
-}
-
-fn join_request(group: &str, member: &str) -> JoinGroupRequest {
-    let subscription = ConsumerProtocolSubscription { topics: vec![Str::from(TOPIC)], ..Default::default() };
-    let metadata = encode_versioned(1, &subscription).expect("valid");
-    JoinGroupRequest {
-        group_id: Str::from(group),
-        session_timeout_ms: 30_000,
-        rebalance_timeout_ms: 30_000,
-        member_id: Str::from(member),
-        protocol_type: Str::from("consumer"),
-        protocols: vec![JoinGroupRequestProtocol { name: Str::from("range"), metadata, ..Default::default() }],
         ..Default::default()
     }
 }
