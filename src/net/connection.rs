@@ -37,6 +37,10 @@ const READ_BYTES_MAX: usize = 16 * 1024;
 /// What the kernel reads in one piece when it reads ahead is no smaller, as a rule.
 const READ_AHEAD_STRETCH_BYTES: usize = 64 * 1024;
 
+/// What the disk is asked for at a time, and what it is left to do at least, while an answer goes through cold parts of a segment.
+const READ_AHEAD_BYTES: u64 = 4 * FRAME_STEP_BYTES as u64;
+const READ_AHEAD_BYTES_MIN: u64 = 3 * FRAME_STEP_BYTES as u64;
+
 /// A request of no more than this that waits for other clients does so without a part of the memory for requests: they may need it to come in at all.
 const WAITING_BYTES_MAX: usize = 64 * 1024;
 
@@ -261,18 +265,25 @@ impl Outgoing {
     }
 }
 
-/// Warm parts of a segment leave by `sendfile`; cold ones are read ahead off this core first, so that the disk never stops the shard.
+/// Warm parts of a segment leave by `sendfile`; cold ones are read ahead off this core first, so that the disk never stops the shard. While one is sent the disk reads those after it.
 async fn send_range(stream: &Stream, file: &File, position: u64, length: usize) -> io::Result<()> {
-    let mut sent = 0;
-    while sent < length {
-        let part = (length - sent).min(FRAME_STEP_BYTES);
-        let from = position + sent as u64;
-        if !file.is_cached(from, part) {
-            file.read_ahead(from, part as u32).await.map_err(io::Error::other)?;
+    let end = position + length as u64;
+    let mut from = position;
+    // Up to where the disk was asked for what is to be sent.
+    let mut asked = position;
+    while from < end {
+        let part = (end - from).min(FRAME_STEP_BYTES as u64) as usize;
+        let is_cold = !file.is_cached(from, part);
+        if (is_cold || asked > from) && asked < end.min(from + READ_AHEAD_BYTES_MIN) {
+            let (begin, until) = (asked.max(from), end.min(from + READ_AHEAD_BYTES));
+            file.read_ahead(begin, (until - begin) as u32).await.map_err(io::Error::other)?;
+            asked = until;
+        }
+        if is_cold {
             Box::pin(wait_for_pages(file, from, part)).await.map_err(io::Error::other)?;
         }
         stream.send_file(file, from, part).await?;
-        sent += part;
+        from += part as u64;
     }
     Ok(())
 }
