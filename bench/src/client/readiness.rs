@@ -71,3 +71,23 @@ impl Readiness {
         Ok(&self.ready)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// A client that sleeps until a record is due would send it late otherwise, and the broker would be charged with it.
+    #[test]
+    fn a_short_wait_is_not_made_a_millisecond() {
+        let mut readiness = Readiness::watching().unwrap();
+        let waits = (0..50).map(|_| {
+            let began = Instant::now();
+            assert!(readiness.look_for(100_000).unwrap().is_empty());
+            began.elapsed()
+        });
+        let shortest = waits.min().expect("fifty");
+        assert!(shortest >= Duration::from_micros(100) && shortest < Duration::from_millis(1), "{shortest:?}");
+    }
+}
